@@ -1,0 +1,1 @@
+"""The storectl command line."""

@@ -1,0 +1,1 @@
+"""Reed-Solomon coding: how an object's bytes become shards and come back."""

@@ -1,0 +1,1 @@
+"""Quorum operations on registers: read, commit, confirm, and the merged scan."""

@@ -1,0 +1,243 @@
+"""The words in which S3 and the object store speak of buckets, objects, uploads and listings."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+
+from cluster.ids import BucketId, UploadId
+from cluster.register.mutations import Precondition
+from cluster.register.records import Part, Upload, Version
+
+Blob = bytes | bytearray | memoryview
+
+
+@attrs.frozen(kw_only=True)
+class Bucket:
+    """A bucket as its register says. `epoch` rises with every fence; `generation` never changes."""
+
+    name: str
+    bucket_id: BucketId
+    epoch: int
+    generation: tuple[int, ...]  # set ids, ordered: where the keys' registers live
+    created_ms: int
+    owner: str
+    attributes: bytes  # opaque to the cluster: S3's bucket settings
+
+
+class Source(Protocol):
+    """Where the bytes of a PUT come from."""
+
+    @property
+    def size_hint(self) -> int | None:
+        """Plaintext bytes, when known beforehand."""
+        ...
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer from its start with as much as is there, at least one byte; 0: the end.
+
+        Raises whatever the S3 layer defines for a broken body; the PUT is then abandoned, nothing visible.
+        """
+        ...
+
+
+class Digest(Protocol):
+    """A running hash over the plaintext (MD5, SHA-256, CRC32C): updated in order, in a worker thread, never concurrently."""
+
+    def update(self, data: Blob, /) -> object:
+        """Take the next bytes."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Seal:
+    """What the S3 layer says of a body once its last byte is hashed and checked."""
+
+    validator: str  # the ETag, without quotes
+    attributes: bytes
+
+
+@attrs.frozen(kw_only=True)
+class PutRequest:
+    """One body to store under a key."""
+
+    source: Source
+    digests: Sequence[Digest] = ()
+    seal: Callable[
+        [int], Seal
+    ]  # called with the size after the last byte was hashed; raises to abandon the PUT
+    expect: tuple[Precondition, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class UploadInfo:
+    """An open multipart upload."""
+
+    key: bytes
+    upload: Upload
+
+
+@attrs.frozen(kw_only=True)
+class PartInfo:
+    """One uploaded part; `mtime_ms` is when it was committed."""
+
+    part: Part
+    mtime_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class PartChoice:
+    """A part that Complete lists."""
+
+    number: int
+    validator: str
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One row of a listing: a key with its versions (newest first), or a common prefix (versions empty)."""
+
+    key: bytes  # or the common prefix
+    versions: tuple[Version, ...]
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether this is a common prefix."""
+        return not self.versions
+
+
+@attrs.frozen(kw_only=True)
+class Listing:
+    """A page, in byte order, keys and common prefixes together. `resume`: start the next page here; None: the end."""
+
+    entries: tuple[Entry, ...]
+    resume: bytes | None
+
+
+class Reader(Protocol):
+    """A range of one version, verified before it is handed out."""
+
+    async def next(self) -> Sequence[memoryview] | None:
+        """The next verified buffers (at most one chunk), valid until the next call; None: the end.
+
+        Raises CorruptError or UnavailableError; after the first buffer went out, the caller must break off the
+        connection, never end the body cleanly.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give the buffers back. Idempotent."""
+        ...
+
+
+class Object(Protocol):
+    """One version of a key, found and ready to be read."""
+
+    @property
+    def version(self) -> Version:
+        """The record. Its part list may be a body row: ask `parts`."""
+        ...
+
+    async def parts(self) -> tuple[Part, ...]:
+        """The part list, fetched if it lies beside the record; () for inline and empty objects."""
+        ...
+
+    async def open(self, start: int, stop: int) -> Reader:
+        """Read bytes start..stop-1, 0 <= start <= stop <= size. The first chunk is verified when this returns."""
+        ...
+
+
+class Objects(Protocol):
+    """Everything that S3 may see of the cluster. Errors: cluster.errors.
+
+    Bucket arguments are as `get_bucket` returned them; a bucket that was deleted or fenced meanwhile raises
+    NotFoundError("bucket").
+    """
+
+    async def create_bucket(self, name: str, owner: str, attributes: bytes) -> Bucket:
+        """Raises ExistsError."""
+        ...
+
+    async def get_bucket(self, name: str) -> Bucket:
+        """Linearizable; a miss is never cached. Raises NotFoundError("bucket")."""
+        ...
+
+    async def list_buckets(self) -> Sequence[Bucket]:
+        """All buckets, by name."""
+        ...
+
+    async def delete_bucket(self, bucket: Bucket) -> None:
+        """Raises NotEmptyError. Open uploads do not keep a bucket; they go with it."""
+        ...
+
+    async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
+        """Store a body. Returns the version as committed. Raises PreconditionError, StorageFullError, UnavailableError."""
+        ...
+
+    async def get(self, bucket: Bucket, key: bytes) -> Object:
+        """The live version. Raises NotFoundError("key")."""
+        ...
+
+    async def copy(
+        self, source: Object, bucket: Bucket, key: bytes, request: PutRequest
+    ) -> Version:
+        """Store source's bytes anew under a key; request.source reads from it (see `object_source`)."""
+        ...
+
+    async def delete(
+        self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
+    ) -> None:
+        """Remove the live version; nothing to remove is a success (whatever `expect` says, as S3 has it)."""
+        ...
+
+    async def list(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
+    ) -> Listing:
+        """Live keys >= start (byte order) that begin with prefix; common prefixes count like keys. limit >= 1."""
+        ...
+
+    async def create_upload(self, bucket: Bucket, key: bytes, attributes: bytes) -> UploadId:
+        """Open a multipart upload."""
+        ...
+
+    async def get_upload(self, bucket: Bucket, key: bytes, upload: UploadId) -> Upload:
+        """Raises NotFoundError("upload")."""
+        ...
+
+    async def put_part(
+        self, bucket: Bucket, key: bytes, upload: UploadId, number: int, request: PutRequest
+    ) -> Part:
+        """Store a part; the last finisher of a number wins. Raises NotFoundError("upload")."""
+        ...
+
+    async def list_parts(
+        self, bucket: Bucket, key: bytes, upload: UploadId, *, after: int, limit: int
+    ) -> tuple[Sequence[PartInfo], bool]:
+        """Parts with number > after, ascending, and whether there are more. Raises NotFoundError("upload")."""
+        ...
+
+    async def complete_upload(
+        self,
+        bucket: Bucket,
+        key: bytes,
+        upload: UploadId,
+        choices: Sequence[PartChoice],
+        judge: Callable[[Upload, Sequence[Part]], Seal],
+        expect: tuple[Precondition, ...] = (),
+    ) -> Version:
+        """Make the listed parts the object: one compare-and-set. Idempotent: a repeat returns the same version.
+
+        `judge` sees the chosen parts in order and returns the object's validator and attributes, or raises.
+        Raises NotFoundError("upload"), NotFoundError("part") (missing, or another validator), PreconditionError.
+        """
+        ...
+
+    async def abort_upload(self, bucket: Bucket, key: bytes, upload: UploadId) -> None:
+        """Raises NotFoundError("upload")."""
+        ...
+
+    async def list_uploads(
+        self, bucket: Bucket, *, prefix: bytes, start: bytes, limit: int
+    ) -> tuple[Sequence[UploadInfo], bool]:
+        """Open uploads by (key, creation) with key >= start, whole keys only, and whether there are more."""
+        ...

@@ -1,0 +1,1 @@
+"""The per-key register: a CASPaxos acceptor and proposer as pure state machines."""

@@ -1,0 +1,1 @@
+"""The S3 front end: h11 server, authentication, operations."""

@@ -1,0 +1,1 @@
+"""S3 operations, translated to words of the object store."""
