@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import sys
+import urllib.request
 
 import boto3
 import botocore.exceptions
@@ -47,7 +48,13 @@ def buckets():
 def objects():
     for size in (0, 1, 4095, 4096, 4097, 65536, 262144, 262145, 1 << 20, (9 << 20) + 17):
         body = os.urandom(size)
-        put = client.put_object(Bucket=BUCKET, Key=f"sizes/{size}", Body=body, Metadata={"size": str(size)}, ContentType="x/y")
+        put = client.put_object(
+            Bucket=BUCKET,
+            Key=f"sizes/{size}",
+            Body=body,
+            Metadata={"size": str(size)},
+            ContentType="x/y",
+        )
         assert put["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
         got = client.get_object(Bucket=BUCKET, Key=f"sizes/{size}")
         assert got["Body"].read() == body
@@ -57,33 +64,60 @@ def objects():
         assert head["ContentLength"] == size
         assert head["ETag"] == put["ETag"]
         if size > 2:
-            part = client.get_object(Bucket=BUCKET, Key=f"sizes/{size}", Range=f"bytes=1-{size - 2}")
+            part = client.get_object(
+                Bucket=BUCKET, Key=f"sizes/{size}", Range=f"bytes=1-{size - 2}"
+            )
             assert part["Body"].read() == body[1:-1]
             tail = client.get_object(Bucket=BUCKET, Key=f"sizes/{size}", Range="bytes=-1")
             assert tail["Body"].read() == body[-1:]
     assert code_of(client.get_object, Bucket=BUCKET, Key="missing") == "NoSuchKey"
-    assert code_of(client.get_object, Bucket=BUCKET, Key="sizes/1", Range="bytes=5-6") == "InvalidRange"
+    assert (
+        code_of(client.get_object, Bucket=BUCKET, Key="sizes/1", Range="bytes=5-6")
+        == "InvalidRange"
+    )
     client.delete_object(Bucket=BUCKET, Key="missing")
 
 
 def odd_keys():
-    keys = ["a b", "plus+and%25", "ünï/ço∂é", "..", "a//b", "/leading", "q?x=y&z", "tab\tkey", "k", "k/", "k/x"]
+    keys = [
+        "a b",
+        "plus+and%25",
+        "ünï/ço∂é",
+        "..",
+        "a//b",
+        "/leading",
+        "q?x=y&z",
+        "tab\tkey",
+        "k",
+        "k/",
+        "k/x",
+    ]
     for key in keys:
         client.put_object(Bucket=BUCKET, Key=f"odd/{key}", Body=key.encode())
     for key in keys:
         assert client.get_object(Bucket=BUCKET, Key=f"odd/{key}")["Body"].read() == key.encode()
-    listed = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix="odd/")["Contents"]]
+    listed = [
+        item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix="odd/")["Contents"]
+    ]
     assert listed == sorted((f"odd/{key}" for key in keys), key=str.encode)
 
 
 def conditions():
     client.put_object(Bucket=BUCKET, Key="once", Body=b"1", IfNoneMatch="*")
-    assert code_of(client.put_object, Bucket=BUCKET, Key="once", Body=b"2", IfNoneMatch="*") == "PreconditionFailed"
+    assert (
+        code_of(client.put_object, Bucket=BUCKET, Key="once", Body=b"2", IfNoneMatch="*")
+        == "PreconditionFailed"
+    )
     etag = client.head_object(Bucket=BUCKET, Key="once")["ETag"]
     client.put_object(Bucket=BUCKET, Key="once", Body=b"3", IfMatch=etag)
-    assert code_of(client.put_object, Bucket=BUCKET, Key="once", Body=b"4", IfMatch=etag) == "PreconditionFailed"
+    assert (
+        code_of(client.put_object, Bucket=BUCKET, Key="once", Body=b"4", IfMatch=etag)
+        == "PreconditionFailed"
+    )
     assert client.get_object(Bucket=BUCKET, Key="once")["Body"].read() == b"3"
-    assert code_of(client.get_object, Bucket=BUCKET, Key="once", IfMatch=etag) == "PreconditionFailed"
+    assert (
+        code_of(client.get_object, Bucket=BUCKET, Key="once", IfMatch=etag) == "PreconditionFailed"
+    )
 
 
 def listings():
@@ -91,7 +125,9 @@ def listings():
     for i in range(30):
         client.put_object(Bucket=BUCKET, Key=f"list/{i % 3}/{i:03}", Body=b"x")
     seen = []
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="list/", PaginationConfig={"PageSize": 7}):
+    for page in client.get_paginator("list_objects_v2").paginate(
+        Bucket=BUCKET, Prefix="list/", PaginationConfig={"PageSize": 7}
+    ):
         assert page["KeyCount"] <= 7
         seen += [item["Key"] for item in page.get("Contents", [])]
     assert seen == sorted(f"list/{i % 3}/{i:03}" for i in range(30))
@@ -99,27 +135,36 @@ def listings():
     assert [p["Prefix"] for p in rolled["CommonPrefixes"]] == ["list/0/", "list/1/", "list/2/"]
     assert "Contents" not in rolled
     old = client.list_objects(Bucket=BUCKET, Prefix="list/", Delimiter="/", MaxKeys=2)
-    assert old["IsTruncated"] and old["NextMarker"] == "list/1/"
+    assert old["IsTruncated"]
+    assert old["NextMarker"] == "list/1/"
     versions = client.list_object_versions(Bucket=BUCKET, Prefix="list/")["Versions"]
     assert all(item["VersionId"] == "null" and item["IsLatest"] for item in versions)
     assert len(versions) == 30
 
 
 def copies():
-    client.copy_object(Bucket=BUCKET, Key="copy", CopySource={"Bucket": BUCKET, "Key": "sizes/262145"})
+    client.copy_object(
+        Bucket=BUCKET, Key="copy", CopySource={"Bucket": BUCKET, "Key": "sizes/262145"}
+    )
     same = client.get_object(Bucket=BUCKET, Key="sizes/262145")["Body"].read()
     got = client.get_object(Bucket=BUCKET, Key="copy")
     assert got["Body"].read() == same
     assert got["Metadata"] == {"size": "262145"}
     client.copy_object(
-        Bucket=BUCKET, Key="copy", CopySource={"Bucket": BUCKET, "Key": "copy"}, MetadataDirective="REPLACE", Metadata={"new": "yes"}
+        Bucket=BUCKET,
+        Key="copy",
+        CopySource={"Bucket": BUCKET, "Key": "copy"},
+        MetadataDirective="REPLACE",
+        Metadata={"new": "yes"},
     )
     assert client.head_object(Bucket=BUCKET, Key="copy")["Metadata"] == {"new": "yes"}
 
 
 def multipart():
     body = os.urandom((11 << 20) + 5)
-    config = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20, max_concurrency=3)
+    config = TransferConfig(
+        multipart_threshold=5 << 20, multipart_chunksize=5 << 20, max_concurrency=3
+    )
     client.upload_fileobj(io.BytesIO(body), BUCKET, "multi", Config=config)
     head = client.head_object(Bucket=BUCKET, Key="multi")
     assert head["ETag"].endswith('-3"')
@@ -132,14 +177,26 @@ def multipart():
     upload = client.create_multipart_upload(Bucket=BUCKET, Key="half")["UploadId"]
     client.upload_part(Bucket=BUCKET, Key="half", UploadId=upload, PartNumber=1, Body=b"small")
     client.upload_part_copy(
-        Bucket=BUCKET, Key="half", UploadId=upload, PartNumber=2, CopySource={"Bucket": BUCKET, "Key": "multi"}, CopySourceRange="bytes=0-9"
+        Bucket=BUCKET,
+        Key="half",
+        UploadId=upload,
+        PartNumber=2,
+        CopySource={"Bucket": BUCKET, "Key": "multi"},
+        CopySourceRange="bytes=0-9",
     )
     parts = client.list_parts(Bucket=BUCKET, Key="half", UploadId=upload)["Parts"]
     assert [(part["PartNumber"], part["Size"]) for part in parts] == [(1, 5), (2, 10)]
     assert [u["Key"] for u in client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]] == ["half"]
     listed = {"Parts": [{"PartNumber": p["PartNumber"], "ETag": p["ETag"]} for p in parts]}
     assert (
-        code_of(client.complete_multipart_upload, Bucket=BUCKET, Key="half", UploadId=upload, MultipartUpload=listed) == "EntityTooSmall"
+        code_of(
+            client.complete_multipart_upload,
+            Bucket=BUCKET,
+            Key="half",
+            UploadId=upload,
+            MultipartUpload=listed,
+        )
+        == "EntityTooSmall"
     )
     client.abort_multipart_upload(Bucket=BUCKET, Key="half", UploadId=upload)
     assert code_of(client.list_parts, Bucket=BUCKET, Key="half", UploadId=upload) == "NoSuchUpload"
@@ -147,21 +204,34 @@ def multipart():
 
 def checksummed():
     for algorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME"):
-        put = client.put_object(Bucket=BUCKET, Key=f"sum/{algorithm}", Body=b"hello", ChecksumAlgorithm=algorithm)
+        put = client.put_object(
+            Bucket=BUCKET, Key=f"sum/{algorithm}", Body=b"hello", ChecksumAlgorithm=algorithm
+        )
         head = client.head_object(Bucket=BUCKET, Key=f"sum/{algorithm}", ChecksumMode="ENABLED")
         assert head[f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
         got = client.get_object(Bucket=BUCKET, Key=f"sum/{algorithm}", ChecksumMode="ENABLED")
         assert got["Body"].read() == b"hello"
-    assert code_of(client.put_object, Bucket=BUCKET, Key="sum/bad", Body=b"hello", ChecksumSHA256="A" * 43 + "=") == "BadDigest"
+    assert (
+        code_of(
+            client.put_object,
+            Bucket=BUCKET,
+            Key="sum/bad",
+            Body=b"hello",
+            ChecksumSHA256="A" * 43 + "=",
+        )
+        == "BadDigest"
+    )
     assert code_of(client.head_object, Bucket=BUCKET, Key="sum/bad") == "404"
 
 
 def presigned():
-    import urllib.request
-
-    url = client.generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": "signed"}, ExpiresIn=60)
+    url = client.generate_presigned_url(
+        "put_object", Params={"Bucket": BUCKET, "Key": "signed"}, ExpiresIn=60
+    )
     urllib.request.urlopen(urllib.request.Request(url, data=b"by link", method="PUT")).close()
-    url = client.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "signed"}, ExpiresIn=60)
+    url = client.generate_presigned_url(
+        "get_object", Params={"Bucket": BUCKET, "Key": "signed"}, ExpiresIn=60
+    )
     with urllib.request.urlopen(url) as answer:
         assert answer.read() == b"by link"
 
@@ -170,7 +240,10 @@ def clean_up():
     assert code_of(client.delete_bucket, Bucket=BUCKET) == "BucketNotEmpty"
     while True:
         page = client.list_object_versions(Bucket=BUCKET, MaxKeys=20)
-        found = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in page.get("Versions", [])]
+        found = [
+            {"Key": item["Key"], "VersionId": item["VersionId"]}
+            for item in page.get("Versions", [])
+        ]
         if not found:
             break
         assert not client.delete_objects(Bucket=BUCKET, Delete={"Objects": found}).get("Errors")
@@ -178,6 +251,17 @@ def clean_up():
     assert code_of(client.head_bucket, Bucket=BUCKET) == "404"
 
 
-for story in (buckets, objects, odd_keys, conditions, listings, copies, multipart, checksummed, presigned, clean_up):
+for story in (
+    buckets,
+    objects,
+    odd_keys,
+    conditions,
+    listings,
+    copies,
+    multipart,
+    checksummed,
+    presigned,
+    clean_up,
+):
     story()
     print(story.__name__, "ok", flush=True)

@@ -6,7 +6,9 @@ import sys
 import s3fs
 
 endpoint, access, secret = sys.argv[1:4]
-files = s3fs.S3FileSystem(key=access, secret=secret, endpoint_url=endpoint, use_listings_cache=False)
+files = s3fs.S3FileSystem(
+    key=access, secret=secret, endpoint_url=endpoint, use_listings_cache=False
+)
 files.mkdir("by-s3fs")
 body = os.urandom((6 << 20) + 11)
 with files.open("by-s3fs/deep/er/file", "wb", block_size=5 << 20) as sink:
