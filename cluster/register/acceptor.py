@@ -1,0 +1,250 @@
+"""The acceptor: what one drive may promise, accept and show. Pure; the drive owns the rows and makes them durable.
+
+The rules are those of CASPaxos (Rystsov, 2018) with three additions that real drives need: a durable ceiling over
+promises that were made but not stored, so that a restart cannot forget them; a floor that fences what was collected; an age
+rule that makes it decidable when data can no longer be introduced.
+
+    low(row) = max(promised, accepted, gc_floor, boot_floor)
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+import attrs
+
+from cluster.clock import BALLOT_ZERO, Ballot, floor_at
+from cluster.ids import BucketId, DataId, RowKey, data_id_hlc
+from cluster.register.keys import bucket_of
+from cluster.register.messages import (
+    Accept,
+    Accepted,
+    Expired,
+    Fence,
+    Learn,
+    Nack,
+    NeedBodies,
+    NotVoting,
+    Prepare,
+    Promise,
+    Reply,
+    StaleBucket,
+    StaleEpoch,
+)
+from cluster.register.mutations import record_data
+from cluster.register.records import BodyId, KeyState, Part, Register
+
+OP_TTL_MS = (
+    5 * 60 * 1000
+)  # from the start of a commit to the last ballot that may introduce its version
+MAX_PUT_MS = 24 * 60 * 60 * 1000  # from drawing a data id to the start of the commit that names it
+CEILING_LEASE_MS = (
+    1000  # promises up to this far ahead share one durable ceiling: at most one renewal a second
+)
+PROMISES_KEPT = 65_536
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """The age rule's bounds, in ms of the hybrid clock; the simulator makes them tiny."""
+
+    op_ttl_ms: int = OP_TTL_MS
+    max_put_ms: int = MAX_PUT_MS
+    ceiling_lease_ms: int = CEILING_LEASE_MS
+    promises_kept: int = PROMISES_KEPT
+
+
+@attrs.define(kw_only=True)
+class Control:
+    """The acceptor's durable values: read at open, made durable by the drive when a reply says so."""
+
+    epoch: int = 1
+    ceiling_ms: int = 0  # every promise ever given has a ballot of at most this hybrid time
+    gc_floor: Ballot = BALLOT_ZERO
+    fences: dict[BucketId, int] = attrs.field(factory=dict)  # bucket -> lowest epoch that is served
+    dead: set[BucketId] = attrs.field(factory=set)
+
+
+@attrs.frozen(kw_only=True)
+class Promised:
+    """Reply `reply`, after `ceiling_ms` is durable where one is given."""
+
+    reply: Promise
+    ceiling_ms: int | None
+
+
+@attrs.frozen(kw_only=True)
+class Write:
+    """Make this durable in one transaction, then reply Accepted."""
+
+    message: Accept
+    register: Register
+    drop_bodies: frozenset[BodyId]  # body rows of the replaced state that the new one does not use
+    debt: tuple[Part, ...]  # introduced here without a shard on this drive: heal debt rows
+    superseded: tuple[
+        DataId, ...
+    ]  # of the replaced state, where that was known chosen: collectable when this one is
+
+
+@attrs.frozen(kw_only=True)
+class Chosen:
+    """Set the row's chosen flag (no reply waits for it); then what `collectable` says may go after the grace."""
+
+    register: Register
+
+
+CORRUPT = object()  # what a drive passes as `held` for a row that failed its checksum
+
+
+class Acceptor:
+    """One drive's side of every register it holds. All methods are synchronous decisions.
+
+    `held` is what the row says, durable or about to be: the drive must not let a reply out before everything that
+    the reply shows is durable.
+    """
+
+    def __init__(
+        self, control: Control, *, set_id: int, position: int, limits: Limits | None = None
+    ) -> None:
+        self.control = control
+        self.set_id, self.position = set_id, position
+        self.limits = limits if limits is not None else Limits()
+        # Promises die with the process. Everything up to the ceiling may have been promised before this start.
+        self.boot_floor = floor_at(control.ceiling_ms) if control.ceiling_ms else BALLOT_ZERO
+        self._promises: OrderedDict[RowKey, Ballot] = OrderedDict()
+        self._promise_floor = BALLOT_ZERO  # forgotten promises of this process are all below
+
+    def gate(self, row: RowKey, epoch: int, bucket_epoch: int) -> Reply | None:
+        """The refusal that every request meets whose layout epoch or bucket epoch is not served; None: go on."""
+        if epoch != self.control.epoch:
+            return StaleEpoch(self.control.epoch)
+        fences = self.control.fences
+        if fences:
+            fence = fences.get(bucket_of(row))
+            if fence is not None and bucket_epoch < fence:
+                return StaleBucket(fence)
+        return None
+
+    def low(self, row: RowKey, held: Register) -> Ballot:
+        """Only a ballot above this can be promised."""
+        promised = self._promises.get(row, self._promise_floor)
+        return max(promised, held.ballot, self.control.gc_floor, self.boot_floor)
+
+    def prepare(self, message: Prepare, held: Register | object) -> Promised | Reply:
+        """Decide a PREPARE."""
+        refusal = self.gate(message.row, message.epoch, message.bucket_epoch)
+        if refusal is not None:
+            return refusal
+        if not isinstance(held, Register):
+            return NotVoting("the row is corrupt")
+        low = self.low(message.row, held)
+        if message.ballot <= low:
+            return Nack(low)
+        ceiling = None
+        if message.ballot.hlc > self.control.ceiling_ms:
+            ceiling = message.ballot.hlc + self.limits.ceiling_lease_ms
+            self.control.ceiling_ms = ceiling
+        self._promise(message.row, message.ballot)
+        return Promised(reply=Promise(held), ceiling_ms=ceiling)
+
+    def _promise(self, row: RowKey, ballot: Ballot) -> None:
+        promises = self._promises
+        promises[row] = ballot
+        promises.move_to_end(row)
+        if len(promises) > self.limits.promises_kept:
+            _, forgotten = promises.popitem(last=False)
+            self._promise_floor = max(self._promise_floor, forgotten)
+
+    def accept(
+        self, message: Accept, held: Register | object, bodies_held: Collection[BodyId]
+    ) -> Write | Reply:
+        """Decide an ACCEPT; `bodies_held` are the row's body rows on this drive."""
+        refusal = self.gate(message.row, message.epoch, message.bucket_epoch)
+        if refusal is not None:
+            return refusal
+        ballot = message.ballot
+        fenced = max(self.control.gc_floor, self.boot_floor)
+        if not isinstance(held, Register):
+            # A repair round: a full state above everything that the lost row can have held.
+            if ballot <= max(fenced, floor_at(self.control.ceiling_ms)):
+                return NotVoting("the row is corrupt")
+            held = Register()
+        promised = self._promises.get(message.row, self._promise_floor)
+        if ballot < promised or ballot < held.ballot or ballot <= fenced:
+            return Nack(self.low(message.row, held))
+        if ballot == held.ballot:
+            return Accepted(0)  # a duplicate: what it asks for is there, and `chosen` is left alone
+        if self.is_expired(message.state, ballot):
+            return Expired()
+        needed = message.state.body_ids()
+        if any(body not in message.bodies and body not in bodies_held for body in needed):
+            return NeedBodies()
+        self._promise(message.row, ballot)
+        return Write(
+            message=message,
+            register=Register(ballot=ballot, state=message.state, chosen=False),
+            drop_bodies=frozenset(bodies_held) - needed,
+            debt=tuple(part for part in introduced(message.state, ballot) if self.lacks(part)),
+            superseded=tuple(record_data(held.state) - record_data(message.state))
+            if held.chosen
+            else (),
+        )
+
+    def is_expired(self, state: KeyState, ballot: Ballot) -> bool:
+        """The age rule: a pure function of the record and its ballot (I8)."""
+        for version in state.versions:
+            if version.stamp != ballot:
+                continue
+            if ballot.hlc - version.op_hlc > self.limits.op_ttl_ms:
+                return True
+            if version.upload_id is None and any(
+                part.intro == ballot
+                and version.op_hlc - data_id_hlc(part.data_id) > self.limits.max_put_ms
+                for part in version.parts
+            ):
+                return True
+        return False
+
+    def lacks(self, part: Part) -> bool:
+        """Whether this drive should hold a shard of the part and does not, by the record's word."""
+        return part.set_id == self.set_id and not part.staged >> self.position & 1
+
+    def learn(self, message: Learn, held: Register | object) -> Chosen | None:
+        """Decide a LEARN: None where it is old news, or news of a ballot that this drive missed."""
+        if isinstance(held, Register) and held.ballot == message.ballot and not held.chosen:
+            return Chosen(register=Register(ballot=held.ballot, state=held.state, chosen=True))
+        return None
+
+    def misses(self, message: Learn, held: Register | object) -> bool:
+        """Whether the LEARN tells of a chosen state above what this drive holds: the row is stale."""
+        return not isinstance(held, Register) or held.ballot < message.ballot
+
+    def fence(self, message: Fence) -> bool:
+        """Raise a bucket's fence; False: it stood as high already. Durable before the reply."""
+        standing = self.control.fences.get(message.bucket, 0)
+        if message.dead:
+            self.control.dead.add(message.bucket)
+        if message.bucket_epoch <= standing and not message.dead:
+            return False
+        self.control.fences[message.bucket] = max(standing, message.bucket_epoch)
+        return True
+
+
+def introduced(state: KeyState, ballot: Ballot) -> tuple[Part, ...]:
+    """Parts that entered the register with the version introduced at this ballot."""
+    return tuple(
+        part for version in state.versions if version.stamp == ballot for part in version.parts
+    )
+
+
+def collectable(chosen: Register, data_id: DataId, *, seen_chosen: bool, limits: Limits) -> bool:
+    """Whether a shard of a direct PUT may be removed from a drive that holds this chosen state of its owner.
+
+    `seen_chosen`: this drive knew a chosen state that referred to it. Otherwise the state must remember removing it,
+    or be so young that the age rule refuses any later introduction.
+    """
+    assert chosen.chosen
+    if data_id in record_data(chosen.state):
+        return False
+    if seen_chosen or any(data_id in applied.removed for applied in chosen.state.ring):
+        return True
+    return chosen.ballot.hlc > data_id_hlc(data_id) + limits.max_put_ms + limits.op_ttl_ms
