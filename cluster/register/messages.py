@@ -6,7 +6,7 @@ namespace); a reply from a drive that does not vote is NotVoting, never "absent"
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -49,7 +49,9 @@ class Learn:
 
     row: RowKey
     ballot: Ballot
-    acceptors: int  # bitmap over the home set's positions
+    acceptors: int = (
+        -1
+    )  # bitmap over the home set's positions; -1: the others may still accept, so no hints yet
 
 
 @attrs.frozen(kw_only=True)
@@ -159,20 +161,24 @@ class Body:
 
 @attrs.frozen
 class ScanRow:
-    """One row of a page. A corrupt row is returned as such (register None), never skipped."""
+    """One row of a page, still encoded: the coordinator decodes the newest copy of each, once."""
 
     row: RowKey
-    register: Register | None
+    ballot: (
+        Ballot | None
+    )  # None: the row is corrupt on this drive; it is returned as such, never skipped
+    chosen: bool
+    live: bool  # the newest version is no delete marker
+    encoded: bytes
     rolled_up: bool = False  # a witness of a common prefix
 
 
 @attrs.frozen
 class Page:
-    """Rows up to `last` (inclusive; the last row examined); `more` says whether rows follow."""
+    """Rows from the asked start on. The page says everything about rows below `next`; None: up to the asked stop."""
 
-    rows: tuple[ScanRow, ...]
-    last: RowKey
-    more: bool
+    rows: Sequence[ScanRow]
+    next: RowKey | None
 
 
 @attrs.frozen

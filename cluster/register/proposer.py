@@ -6,7 +6,7 @@ its id through every attempt, and every state remembers the last operations appl
 takes effect at most once; a definite refusal is given only when no earlier attempt of ours can still take effect.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -135,6 +135,15 @@ class Proposer:
         self._low = BALLOT_ZERO
 
     @property
+    def ballot(self) -> Ballot:
+        """The ballot of the attempt that runs."""
+        return self._ballot
+
+    def also_accepted(self, index: int) -> None:
+        """A straggler accepted after the decision."""
+        self._accepted.add(index)
+
+    @property
     def accepted(self) -> int:
         """Bitmap of the drives that accepted the last proposal."""
         return sum(1 << index for index in self._accepted)
@@ -191,6 +200,8 @@ class Proposer:
         return self._on_refusal(index, reply, needed=self.quorum.accept)
 
     def _on_refusal(self, index: int, reply: Reply, *, needed: int) -> Step | None:
+        if index in self._accepted:
+            return None  # a duplicate of an earlier message was refused
         if isinstance(reply, Nack):
             self._low = max(self._low, reply.low)
         self._refused.add(index)
@@ -205,7 +216,7 @@ class Proposer:
         return Retry(self._low)
 
     def _decide(self) -> Step:
-        base, known = newest(self._promises.values(), self.quorum)
+        base, known = newest(list(self._promises.values()), self.quorum)
         op, state = self.operation, base.state
         if op.mutation is None:
             done = Committed(ballot=base.ballot, state=state, base=state, wrote=False)
@@ -271,7 +282,7 @@ class Proposer:
         )
 
 
-def newest(registers: Collection[Register], quorum: Quorum) -> tuple[Register, bool]:
+def newest(registers: Sequence[Register], quorum: Quorum) -> tuple[Register, bool]:
     """The register of the highest ballot among a read quorum's, and whether it is known to be chosen."""
     best = max(registers, key=lambda register: register.ballot, default=BOTTOM)
     if best.ballot == BALLOT_ZERO:

@@ -1,0 +1,129 @@
+"""One ballot of one operation: PREPARE and ACCEPT to all home drives, then LEARN, without a task switch in between."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import attrs
+
+from cluster.clock import Ballot
+from cluster.drives.drive import Drive
+from cluster.ids import RowKey
+from cluster.metadata.rounds import Round, Watch
+from cluster.register.messages import Accept, Accepted, Failed, Learn, NeedBodies, Reply, Request
+from cluster.register.proposer import Committed, Declined, Outcome, Proposer, Retry, Send, Step
+from cluster.register.records import BodyId, KeyState
+
+FetchBodies = Callable[[KeyState], Awaitable[Mapping[BodyId, bytes] | None]]
+
+
+class Attempt:
+    """Drives the proposer through one ballot. `run` gives the step that ends it."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        drives: Sequence[Drive],
+        watch: Watch,
+        *,
+        row: RowKey,
+        fetch_bodies: FetchBodies,
+    ) -> None:
+        self._proposer = proposer
+        self._drives = drives
+        self._watch = watch
+        self._row = row
+        self._fetch_bodies = fetch_bodies
+        self._round = Round(drives, self._hear, watch)
+        self._sent: Accept | None = None
+        self._ended: Outcome | Retry | None = None
+        self._lacking: list[int] = []  # drives that asked for body rows
+        self._collecting = False
+        self._held_back: Step | None = None
+
+    async def run(
+        self, ballot: Ballot, *, round_seconds: float, straggler_seconds: float
+    ) -> Outcome | Retry:
+        """One attempt. Cancellable until the ACCEPT goes out, not afterwards."""
+        self._broadcast(self._proposer.begin(ballot).message)
+        while self._ended is None:
+            if not await self._round.wait(round_seconds):
+                self._take(self._proposer.on_timeout())
+            elif self._lacking:
+                self._round.reopen()
+                await self._supply_bodies()
+        if self._sent is not None and isinstance(self._ended, Committed | Declined):
+            self._spread(ballot, straggler_seconds)
+        else:
+            self._round.close()
+        return self._ended
+
+    def _broadcast(self, message: Request) -> None:
+        # Local drives often answer within submit: what that leads to waits until the loop is through.
+        self._collecting = True
+        for index in range(len(self._drives)):
+            self._round.ask(index, message)
+            if self._held_back is not None:
+                break
+        self._collecting = False
+        if self._held_back is not None:
+            step, self._held_back = self._held_back, None
+            self._take(step)
+
+    def _take(self, step: Step) -> None:
+        if isinstance(step, Send):
+            assert isinstance(step.message, Accept)
+            self._sent = step.message
+            self._round.shielded = True
+            self._broadcast(step.message)
+        else:
+            self._ended = step
+
+    def _hear(self, index: int, reply: Reply) -> bool:
+        if self._ended is not None:
+            if isinstance(reply, Accepted):
+                self._proposer.also_accepted(index)
+            return True
+        if isinstance(reply, NeedBodies) and self._sent is not None:
+            self._lacking.append(index)
+            return True
+        assert self._proposer.ballot is not None
+        step = self._proposer.on_reply(index, reply, to=self._proposer.ballot)
+        if step is None:
+            return False
+        if self._collecting and isinstance(step, Send):
+            self._held_back = step
+            return False
+        self._take(step)
+        return self._ended is not None
+
+    async def _supply_bodies(self) -> None:
+        assert self._sent is not None
+        lacking, self._lacking = self._lacking, []
+        fetched = await self._fetch_bodies(self._sent.state)
+        for index in lacking:
+            if fetched is None:
+                self._round.answer(index, Failed("the record's body rows cannot be read"))
+            else:
+                self._round.ask(index, attrs.evolve(self._sent, bodies=fetched))
+
+    def _spread(self, ballot: Ballot, straggler_seconds: float) -> None:
+        """Tell all drives that the state is chosen; later, tell the acceptors who missed it (their hint rows)."""
+        for drive in self._drives:
+            drive.submit(Learn(row=self._row, ballot=ballot), _ignore)
+
+        def conclude() -> None:
+            self._round.close()
+            accepted = self._proposer.accepted
+            if accepted.bit_count() < len(self._drives):
+                told = Learn(row=self._row, ballot=ballot, acceptors=accepted)
+                for index, drive in enumerate(self._drives):
+                    if accepted >> index & 1:
+                        drive.submit(told, _ignore)
+
+        if self._proposer.accepted.bit_count() == len(self._drives):
+            conclude()
+        else:
+            self._watch.later(straggler_seconds, conclude)
+
+
+def _ignore(_: Reply) -> None:
+    """LEARN is not waited for: whoever misses it is told by the next reader."""
