@@ -10,7 +10,8 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from cluster.ids import DataId, DriveId, RowKey
+from cluster.erasure.shard_format import ShardHeader
+from cluster.ids import DataId, DriveId
 from cluster.register.messages import Reply, Request
 
 Blob: TypeAlias = bytes | bytearray | memoryview
@@ -48,19 +49,6 @@ class ShardMissingError(DriveError):
 
 class ShardCorruptError(DriveError):
     """A block of the shard failed its CRC; the drive has noted it as heal debt."""
-
-
-@attrs.frozen(kw_only=True)
-class ShardHeader:
-    """Identity and geometry of one shard, written in its header and seeded into every block's CRC."""
-
-    data_id: DataId
-    owner: RowKey  # the register that refers to it
-    position: int
-    k: int
-    m: int
-    block: int
-    codec: str
 
 
 @attrs.frozen(kw_only=True)
