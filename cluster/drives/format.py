@@ -24,7 +24,9 @@ from cluster.ids import ClusterId, DriveId, NodeId
 
 VERSION = 1
 COPIES = ("format.json", "format.json.1", "format.json.2")
-_IGNORED = frozenset({"lost+found"})
+_IGNORED = frozenset({"lost+found"}) | {
+    f"{name}.new" for name in COPIES
+}  # a first start was cut off
 
 
 @attrs.frozen(kw_only=True)

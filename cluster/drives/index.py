@@ -1,0 +1,392 @@
+"""One drive's index: SQLite through apsw, one file per drive, every page checksummed. Synchronous: for the drive's threads.
+
+Head rows are small and say what a register holds; bodies (inline objects, long part lists, shards of up to 16 KiB) are appended to a
+rowid table, so that updating a head never rewrites them. docs/formats/index.md has the tables.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import apsw.sqlite_extra
+import attrs
+import crc32c
+
+from cluster.clock import BALLOT_ZERO, Ballot
+from cluster.ids import BucketId, DataId, RowKey
+from cluster.register.acceptor import Control
+from cluster.register.keys import successor
+from cluster.register.messages import ScanRow
+
+FILE = "meta.db"
+CHECKSUM_VFS = "cksmvfs"
+SCHEMA_VERSION = 1
+CHOSEN, LIVE = 1, 2  # bits of head.flags
+_RESERVED_BYTES = 8  # at the end of every page, for its checksum
+_SCHEMA = """
+CREATE TABLE head(row BLOB PRIMARY KEY, ballot BLOB NOT NULL, flags INTEGER NOT NULL, state BLOB NOT NULL,
+                  bodies BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE body(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE upload(row BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE shard(data_id BLOB, position INTEGER, owner BLOB NOT NULL, bytes INTEGER NOT NULL, digests BLOB,
+                   body INTEGER, PRIMARY KEY(data_id, position)) WITHOUT ROWID;
+CREATE TABLE heal(data_id BLOB, position INTEGER, owner BLOB NOT NULL, reason TEXT NOT NULL,
+                  PRIMARY KEY(data_id, position)) WITHOUT ROWID;
+CREATE TABLE hint(row BLOB PRIMARY KEY, missed INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE trash(data_id BLOB PRIMARY KEY, due_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX trash_due ON trash(due_ms);
+CREATE TABLE fence(bucket BLOB PRIMARY KEY, epoch INTEGER NOT NULL, dead INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE ctl(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class IndexDamagedError(Exception):
+    """The index cannot be read: the drive is out until it is rebuilt."""
+
+
+@attrs.frozen
+class HeadRow:
+    """A row of `head`, as stored. `bodies`: body id -> rowid."""
+
+    row: RowKey
+    ballot: Ballot
+    flags: int
+    state: bytes
+    bodies: bytes
+
+    @property
+    def crc(self) -> int:
+        """Over everything but the flags, which LEARN changes in place; pages are checksummed besides."""
+        return crc32c.crc32c(
+            self.bodies, crc32c.crc32c(self.state, crc32c.crc32c(self.row + self.ballot.pack()))
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ShardRow:
+    """A durable shard. `data` for one that is a row, else it is a file."""
+
+    data_id: DataId
+    position: int
+    owner: RowKey
+    payload_bytes: int
+    digests: bytes | None = None
+    body: int | None = None
+
+
+@attrs.define
+class Batch:
+    """What one transaction writes: gathered on the Trio thread, applied by the writer."""
+
+    heads: dict[RowKey, HeadRow | None] = attrs.field(factory=dict)  # None: delete
+    chosen: set[RowKey] = attrs.field(factory=set)  # set the flag of rows that are not in heads
+    bodies: dict[int, bytes] = attrs.field(factory=dict)
+    drop_bodies: set[int] = attrs.field(factory=set)
+    uploads: dict[RowKey, bool] = attrs.field(factory=dict)
+    shards: list[ShardRow] = attrs.field(factory=list)
+    drop_shards: list[tuple[DataId, int]] = attrs.field(factory=list)
+    heal: list[tuple[DataId, int, RowKey, str]] = attrs.field(factory=list)
+    healed: list[tuple[DataId, int]] = attrs.field(factory=list)
+    hints: dict[RowKey, int] = attrs.field(factory=dict)
+    trash: dict[DataId, int] = attrs.field(factory=dict)
+    drop_trash: list[DataId] = attrs.field(factory=list)
+    fences: dict[BucketId, tuple[int, bool]] = attrs.field(factory=dict)
+    ctl: dict[str, bytes] = attrs.field(factory=dict)
+    done: list[Callable[[bool], None]] = attrs.field(factory=list)  # told whether it is durable
+    operations: int = 0
+
+
+class Index:
+    """A connection to a drive's index. One writes; the others read."""
+
+    def __init__(self, root: Path, *, vfs: str = CHECKSUM_VFS, writable: bool = False) -> None:
+        _load_checksums()
+        self.path = root / FILE
+        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writable else 0)
+        self._db = apsw.Connection(str(self.path), flags=flags, vfs=vfs)
+        run = self._db.execute
+        if writable:
+            self._db.reserve_bytes("main", _RESERVED_BYTES)
+            run("PRAGMA page_size=4096")
+            run("PRAGMA journal_mode=WAL")
+            run("PRAGMA synchronous=FULL")
+        run("PRAGMA mmap_size=0")
+        run("PRAGMA wal_autocheckpoint=0")
+        run("PRAGMA cell_size_check=ON")
+        run("PRAGMA trusted_schema=OFF")
+        run("PRAGMA cache_size=-8000")
+        self._db.set_busy_timeout(10_000)
+        if writable:
+            self._create()
+        else:
+            run("PRAGMA query_only=ON")
+
+    def _create(self) -> None:
+        version = self._one("PRAGMA user_version")[0]
+        if version == 0:
+            with self._db:
+                self._db.execute(_SCHEMA)
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise IndexDamagedError(f"index version {version} is not one that this program knows")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _one(self, sql: str, arguments: Sequence[Any] = ()) -> Any:
+        return next(iter(self._db.execute(sql, arguments)), None)
+
+    def _many(self, before: str, rows: Sequence[Sequence[Any]], after: str = "") -> None:
+        """Multi-row VALUES statements: one step, and one release of the GIL, for up to 64 rows."""
+        at = 0
+        while at < len(rows):
+            left = len(rows) - at
+            count = 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
+            places = "(" + ",".join("?" * len(rows[at])) + ")"
+            sql = f"{before} VALUES {','.join([places] * count)} {after}"
+            self._db.execute(sql, tuple(itertools.chain.from_iterable(rows[at : at + count])))
+            at += count
+
+    # -- writing
+
+    def apply(self, batch: Batch) -> None:
+        """Write and commit a batch: durable when this returns. Raises apsw.Error, after which nothing is known."""
+        with self._db:
+            self._apply(batch)
+
+    def _apply(self, batch: Batch) -> None:
+        heads = [
+            (h.row, h.ballot.pack(), h.flags, h.state, h.bodies, h.crc)
+            for h in batch.heads.values()
+            if h
+        ]
+        if heads:
+            self._many("INSERT OR REPLACE INTO head", heads)
+        gone = [(row,) for row, head in batch.heads.items() if head is None]
+        if gone:
+            self._db.executemany("DELETE FROM head WHERE row=?", gone)
+        if batch.chosen:
+            rows = list(batch.chosen)
+            for at in range(0, len(rows), 64):
+                some = rows[at : at + 64]
+                marks = ",".join("?" * len(some))
+                self._db.execute(
+                    f"UPDATE head SET flags=flags|{CHOSEN} WHERE row IN ({marks})", some
+                )
+        if batch.bodies:
+            self._many("INSERT INTO body", list(batch.bodies.items()))
+        self._apply_rest(batch)
+
+    def _apply_rest(self, batch: Batch) -> None:
+        run = self._db.executemany
+        if batch.drop_bodies:
+            run("DELETE FROM body WHERE id=?", [(rowid,) for rowid in batch.drop_bodies])
+        for row, is_open in batch.uploads.items():
+            sql = (
+                "INSERT OR IGNORE INTO upload VALUES (?)"
+                if is_open
+                else "DELETE FROM upload WHERE row=?"
+            )
+            self._db.execute(sql, (row,))
+        if batch.shards:
+            self._many(
+                "INSERT OR REPLACE INTO shard",
+                [
+                    (s.data_id, s.position, s.owner, s.payload_bytes, s.digests, s.body)
+                    for s in batch.shards
+                ],
+            )
+        if batch.drop_shards:
+            run("DELETE FROM shard WHERE data_id=? AND position=?", batch.drop_shards)
+        if batch.heal:
+            self._many("INSERT OR REPLACE INTO heal", batch.heal)
+        if batch.healed:
+            run("DELETE FROM heal WHERE data_id=? AND position=?", batch.healed)
+        for row, missed in batch.hints.items():
+            self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
+        if batch.trash:
+            self._many("INSERT OR IGNORE INTO trash", list(batch.trash.items()))
+        if batch.drop_trash:
+            run("DELETE FROM trash WHERE data_id=?", [(data_id,) for data_id in batch.drop_trash])
+        for bucket, (epoch, dead) in batch.fences.items():
+            self._db.execute("INSERT OR REPLACE INTO fence VALUES (?,?,?)", (bucket, epoch, dead))
+        for name, value in batch.ctl.items():
+            self._db.execute("INSERT OR REPLACE INTO ctl VALUES (?,?)", (name, value))
+
+    def checkpoint(self) -> None:
+        """Move what the log holds into the database file; readers and the writer go on meanwhile."""
+        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    # -- reading
+
+    def heads(self, rows: Sequence[RowKey]) -> dict[RowKey, HeadRow | None]:
+        """The stored rows among those asked for; None for one that fails its checksum."""
+        found: dict[RowKey, HeadRow | None] = {}
+        for at in range(0, len(rows), 64):
+            some = rows[at : at + 64]
+            marks = ",".join("?" * len(some))
+            sql = f"SELECT row, ballot, flags, state, bodies, crc FROM head WHERE row IN ({marks})"
+            for row, ballot, flags, state, bodies, crc in self._db.execute(sql, some):
+                head = HeadRow(RowKey(row), Ballot.unpack(ballot), flags, state, bodies)
+                found[head.row] = head if head.crc == crc else None
+        return found
+
+    def body(self, rowid: int) -> bytes | None:
+        """A body row."""
+        row = self._one("SELECT data FROM body WHERE id=?", (rowid,))
+        return row[0] if row is not None else None
+
+    def last_body(self) -> int:
+        """The highest rowid in use."""
+        return self._one("SELECT max(id) FROM body")[0] or 0
+
+    def scan(self, start: RowKey, stop: RowKey | None, limit: int) -> list[ScanRow]:
+        """Rows start <= row < stop, at most limit, still encoded."""
+        sql = "SELECT row, ballot, flags, state, bodies, crc FROM head WHERE row >= ?"
+        arguments: tuple[Any, ...] = (start,)
+        if stop is not None:
+            sql, arguments = sql + " AND row < ?", (start, stop)
+        rows = []
+        for row, ballot, flags, state, bodies, crc in self._db.execute(
+            f"{sql} ORDER BY row LIMIT {int(limit)}", arguments
+        ):
+            good = crc32c.crc32c(bodies, crc32c.crc32c(state, crc32c.crc32c(row + ballot))) == crc
+            rows.append(
+                ScanRow(
+                    row,
+                    Ballot.unpack(ballot) if good else None,
+                    bool(flags & CHOSEN),
+                    bool(flags & LIVE),
+                    state,
+                )
+            )
+        return rows
+
+    def scan_rolled(
+        self, start: RowKey, stop: RowKey | None, limit: int, delimiter: bytes, prefix_len: int
+    ) -> tuple[list[ScanRow], RowKey | None]:
+        """Like scan, each common prefix shown by one witness: its first row that is live or not known chosen."""
+        found: list[ScanRow] = []
+        cursor: RowKey | None = start
+        while cursor is not None and len(found) < limit:
+            page = self.scan(cursor, stop, min(limit, 128))
+            if not page:
+                return found, None
+            cursor = RowKey(page[-1].row + b"\0") if len(page) == min(limit, 128) else None
+            skip_to: bytes = b""
+            for row in page:
+                if row.row < skip_to:
+                    continue
+                cut = row.row.find(delimiter, prefix_len)
+                if cut < 0:
+                    found.append(row)
+                    continue
+                if row.live or not row.chosen or row.ballot is None:
+                    found.append(attrs.evolve(row, rolled_up=True))
+                    skip_to = successor(row.row[: cut + len(delimiter)]) or b""
+            if skip_to and cursor is not None and cursor < skip_to:
+                cursor = RowKey(skip_to)
+        return found, cursor
+
+    def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
+        """Object rows with open uploads."""
+        sql = "SELECT row FROM upload WHERE row >= ? AND row < ? ORDER BY row LIMIT ?"
+        return [RowKey(row) for (row,) in self._db.execute(sql, (start, stop, limit))]
+
+    def shard(self, data_id: DataId, position: int) -> ShardRow | None:
+        """The row of a durable shard."""
+        sql = "SELECT owner, bytes, digests, body FROM shard WHERE data_id=? AND position=?"
+        row = self._one(sql, (data_id, position))
+        if row is None:
+            return None
+        return ShardRow(
+            data_id=data_id,
+            position=position,
+            owner=row[0],
+            payload_bytes=row[1],
+            digests=row[2],
+            body=row[3],
+        )
+
+    def shards_of(self, data_id: DataId) -> list[ShardRow]:
+        """All positions of a body that this drive holds: normally one."""
+        sql = "SELECT position, owner, bytes, digests, body FROM shard WHERE data_id=?"
+        return [
+            ShardRow(
+                data_id=data_id,
+                position=p,
+                owner=owner,
+                payload_bytes=size,
+                digests=digests,
+                body=body,
+            )
+            for p, owner, size, digests, body in self._db.execute(sql, (data_id,))
+        ]
+
+    def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
+        """Bodies whose grace is over."""
+        sql = "SELECT data_id FROM trash WHERE due_ms <= ? ORDER BY due_ms LIMIT ?"
+        return [DataId(data_id) for (data_id,) in self._db.execute(sql, (now_ms, limit))]
+
+    def count(self, table: str) -> int:
+        """Rows of a table: for status, not for hot paths."""
+        assert table in {"heal", "hint", "trash", "shard", "head"}
+        return int(self._one(f"SELECT count(*) FROM {table}")[0])
+
+    def heal_rows(self) -> Iterator[tuple[DataId, int, RowKey, str]]:
+        """The heal debt."""
+        yield from self._db.execute("SELECT data_id, position, owner, reason FROM heal")
+
+    def control(self) -> Control:
+        """The acceptor's durable values."""
+        values = dict(self._db.execute("SELECT name, value FROM ctl"))
+        control = Control(
+            epoch=int(values.get("epoch", b"1")),
+            ceiling_ms=int(values.get("ceiling_ms", b"0")),
+            gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
+        )
+        for bucket, epoch, dead in self._db.execute("SELECT bucket, epoch, dead FROM fence"):
+            control.fences[BucketId(bucket)] = epoch
+            if dead:
+                control.dead.add(BucketId(bucket))
+        return control
+
+    def value(self, name: str) -> bytes | None:
+        """One control value."""
+        row = self._one("SELECT value FROM ctl WHERE name=?", (name,))
+        return row[0] if row is not None else None
+
+    def check(self) -> None:
+        """A bounded look at the structure after an unclean stop. Raises IndexDamagedError."""
+        verdict = self._one("PRAGMA quick_check(1)")[0]
+        if verdict != "ok":
+            raise IndexDamagedError(verdict)
+
+
+def pack_bodies(bodies: Iterable[tuple[bytes, int]]) -> bytes:
+    """head.bodies: 16 bytes of body id and 8 of rowid, each."""
+    return b"".join(body + rowid.to_bytes(8, "big") for body, rowid in bodies)
+
+
+def unpack_bodies(packed: bytes) -> dict[bytes, int]:
+    """Inverse of pack_bodies."""
+    return {
+        packed[at : at + 16]: int.from_bytes(packed[at + 16 : at + 24], "big")
+        for at in range(0, len(packed), 24)
+    }
+
+
+_loaded = False
+
+
+def _load_checksums() -> None:
+    """Register the checksum VFS, once per process, without making it everybody's default."""
+    global _loaded  # noqa: PLW0603 - SQLite's VFS list is a global of the process, too
+    if not _loaded:
+        connection = apsw.Connection(":memory:")
+        apsw.sqlite_extra.load(connection, "cksumvfs")
+        connection.close()
+        _loaded = True
