@@ -1,0 +1,56 @@
+"""What every operation on objects works with: the registers, the drives, buffers, the machine."""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from cluster.clock import HybridClock
+from cluster.drives.drive import Drive
+from cluster.ids import DataId, NodeId, new_data_id
+from cluster.layout import Layout
+from cluster.metadata.table import RegisterRef, Table
+from cluster.objects.buffers import BufferPool
+from cluster.objects.model import Bucket
+from cluster.placement import home_set
+from cluster.register.keys import object_row
+from cluster.runtime import Runtime
+
+
+@attrs.frozen(kw_only=True)
+class ObjectSettings:
+    """Seconds and bytes."""
+
+    buffer_budget: int = 96 * 1024 * 1024
+    straggler_min_seconds: float = 0.05
+    straggler_max_seconds: float = 1.0
+    straggler_feed_seconds: float = 30.0
+    queue_chunks: int = 4  # chunks that may wait for one drive
+    overflow_seconds: float = 1.0  # a drive whose queue stays full for so long is left out
+    stage_seconds: float = 30.0  # without D durable shards by then the PUT fails
+    hedge_seconds: float | None = None  # start an extra shard read after that; None: off
+    stall_seconds: float = 2.0  # a shard read that takes longer is joined by one of parity
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """Shared by all operations of one store."""
+
+    table: Table
+    drives_of: Callable[[int], Sequence[Drive]]
+    layout: Callable[[], Layout]
+    clock: HybridClock
+    runtime: Runtime
+    node_id: NodeId
+    nursery: trio.Nursery  # lives as long as the server: stragglers are fed in it
+    settings: ObjectSettings
+    buffers: BufferPool
+
+    def key_ref(self, bucket: Bucket, key: bytes) -> RegisterRef:
+        """Where the register of an object key is."""
+        home = home_set(bucket.bucket_id, key, bucket.generation)
+        return RegisterRef(object_row(bucket.bucket_id, key), home, bucket.epoch)
+
+    def draw_data_id(self) -> DataId:
+        """A data id that was never used."""
+        return new_data_id(self.clock.tick().hlc, self.node_id, self.runtime.rng)
