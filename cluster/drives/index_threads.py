@@ -47,6 +47,11 @@ class GroupCommit:
         """Whether more operations wait than a batch may hold."""
         return self.batch.operations >= MAX_OPERATIONS
 
+    @property
+    def is_flying(self) -> bool:
+        """Whether a batch is being committed."""
+        return self._flying is not None
+
     def touch(self) -> None:
         """Something was put into `batch`: it is committed when the tick is over and the writer is free."""
         self.batch.operations += 1
@@ -115,11 +120,20 @@ class GroupCommit:
     async def drain(self) -> None:
         """Until everything that was put in is durable."""
         while not self.failed and (self._flying is not None or self.batch.operations):
-            landed = trio.Event()
-            self.when_durable(
-                self.seq if self.batch.operations else self.seq - 1, lambda _, e=landed: e.set()
-            )
-            await landed.wait()
+            await self.committed(self.seq if self.batch.operations else self.seq - 1)
+
+    async def committed(self, seq: int) -> bool:
+        """Wait until batch `seq` is durable; False: it is lost."""
+        landed = trio.Event()
+        verdict: list[bool] = []
+
+        def call(is_durable: bool) -> None:
+            verdict.append(is_durable)
+            landed.set()
+
+        self.when_durable(seq, call)
+        await landed.wait()
+        return verdict[0]
 
     def stop(self) -> None:
         """End the thread when it is through with its batch; never blocks."""

@@ -51,6 +51,11 @@ def is_object(row: RowKey) -> bool:
     return row[16:17] == _OBJECT
 
 
+def is_part(row: RowKey) -> bool:
+    """Whether the register holds one part of a multipart upload."""
+    return row[16:17] == _PART
+
+
 def successor(prefix: bytes) -> bytes | None:
     """The smallest byte string above all strings that start with prefix; None: there is none."""
     stripped = prefix.rstrip(b"\xff")

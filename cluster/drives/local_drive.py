@@ -1,0 +1,481 @@
+"""A drive on a folder: registers in the index, shards in files, guarded, collected and closed as one.
+
+`open_local_drive` is the block in which the drive lives: its threads and tasks end with it. The first failed write or fsync takes the drive out
+for good (an fsync that is tried again reports success for pages that were lost: Rebello et al., 2020).
+"""
+
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import trio
+
+from cluster.drives.drive import (
+    STAGING,
+    VOTING,
+    DriveError,
+    DriveFullError,
+    DriveState,
+    DriveStatus,
+    DriveUsage,
+    ShardCorruptError,
+    ShardMissingError,
+    Stage,
+)
+from cluster.drives.file_ops import FileOps
+from cluster.drives.format import DriveLock, Member, RootGuard
+from cluster.drives.index import CHECKSUM_VFS, FILE, Batch, Index, ShardRow
+from cluster.drives.index_threads import GroupCommit, Reader
+from cluster.drives.local_registers import LocalRegisters, ReplyTo
+from cluster.drives.local_stage import LocalStage, is_row_shard
+from cluster.drives.shard_files import (
+    ShardWriter,
+    has_footer,
+    list_shards,
+    read_blocks,
+    read_footer,
+    shard_path,
+)
+from cluster.erasure.shard_format import ShardHeader
+from cluster.ids import ClusterId, DataId, DriveId
+from cluster.register.acceptor import Acceptor, Limits
+from cluster.register.messages import Failed, NotVoting, Request
+from cluster.runtime import Runtime
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class DriveSettings:
+    """Bounds and periods of one drive."""
+
+    cache_bytes: int = 24 << 20
+    read_grace_ms: int = 15 * 60 * 1000  # superseded data stays that long, for reads in flight
+    collect_seconds: float = 5.0
+    collect_batch: int = 256
+    guard_seconds: float = 10.0
+    free_seconds: float = 1.0
+    hung_seconds: float = 30.0
+    checkpoint_bytes: int = 32 << 20
+    min_free_bytes: int = 1 << 30  # scaled down to 1 % of a small file system
+    min_free_ratio: float = 0.02
+    bad_shards_allowed: int = 3  # distinct shards with read errors before the drive is taken out
+    limits: Limits = attrs.field(factory=Limits)
+
+
+@attrs.frozen
+class DriveTakenOut:
+    """Event: a drive left service by itself."""
+
+    drive: DriveId
+    path: str
+    state: DriveState
+    reason: str
+
+
+class LocalDrive:
+    """See cluster.drives.drive.Drive. Made by open_local_drive."""
+
+    def __init__(
+        self,
+        root: Path,
+        cluster: ClusterId,
+        member: Member,
+        runtime: Runtime,
+        settings: DriveSettings,
+        files: FileOps,
+        vfs: str,
+    ) -> None:
+        self.root, self.cluster, self.member = root, cluster, member
+        self._runtime, self._settings, self.files = runtime, settings, files
+        self._state, self.reason = DriveState.ACTIVE, ""
+        self._writer_index = Index(root, vfs=vfs, writable=True)
+        files.sync_directory(root)
+        control = self._writer_index.control()
+        self.was_clean = self._writer_index.value("clean") == b"1"
+        last_body = self._writer_index.last_body()
+        self._writer_index.apply(Batch(ctl={"clean": b"0"}))
+        self._commits = GroupCommit(self._writer_index.apply, self._fault)
+        self._reader = Reader(lambda: Index(root, vfs=vfs))
+        self._checkpoint_index = Index(root, vfs=vfs)
+        acceptor = Acceptor(
+            control, set_id=member.set_id, position=member.position, limits=settings.limits
+        )
+        self._registers = LocalRegisters(
+            acceptor,
+            self._commits,
+            self._reader,
+            cache_bytes=settings.cache_bytes,
+            last_body=last_body,
+            now_ms=runtime.wall_ms,
+            grace_ms=settings.read_grace_ms,
+        )
+        self.guard = RootGuard(root, member.drive)
+        self._dirty_since_checkpoint = False
+        self._checkpointed = 0
+        self._bad_shards: set[tuple[DataId, int]] = set()
+        self._usage: DriveUsage | None = None
+        self._discarded: list[ShardWriter] = []
+        self.on_fault: Callable[[LocalDrive, str], None] = lambda _drive, _reason: None
+
+    @property
+    def drive_id(self) -> DriveId:
+        """Its identity."""
+        return self.member.drive
+
+    @property
+    def state(self) -> DriveState:
+        """What it can do now."""
+        return self._state
+
+    def _fault(self, reason: str) -> None:
+        self._leave(DriveState.FAULTY, reason)
+
+    def _leave(self, state: DriveState, reason: str) -> None:
+        """Out of service: no acknowledgement after this."""
+        if self._state in {DriveState.FAULTY, DriveState.MISSING, DriveState.WRONG}:
+            return
+        self._state, self.reason = state, reason
+        self._commits.fail(reason)
+        self._runtime.emit(DriveTakenOut(self.drive_id, str(self.root), state, reason))
+        if state is DriveState.FAULTY:
+            self.on_fault(self, reason)
+
+    # -- registers
+
+    def submit(self, request: Request, reply: ReplyTo) -> None:
+        """See Drive."""
+        if self._state in VOTING:
+            self._registers.handle(request, reply)
+        elif self._commits.failed:
+            reply(Failed(self.reason))
+        else:
+            reply(NotVoting(self.reason))
+
+    # -- shards
+
+    def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:
+        """See Drive."""
+        if self._state is DriveState.READONLY:
+            raise DriveFullError(self.reason)
+        if self._state not in STAGING:
+            raise DriveError(self.reason)
+        if self._usage is not None and size_hint > self._usage.free - self._reserve(self._usage):
+            raise DriveFullError("the object does not fit")
+        return LocalStage(self, self.root, self.cluster, header, self.files)
+
+    async def read_blocks(
+        self, header: ShardHeader, first: int, lengths: Sequence[int]
+    ) -> Sequence[memoryview]:
+        """See Drive."""
+        self._check_readable()
+        if is_row_shard(first, lengths):
+            row = await self._small(header)
+            if row is not None:
+                return [memoryview(row[1])[: lengths[0]]]
+        return await self._read(
+            header, lambda: read_blocks(self.root, header, first, lengths, self.files)
+        )
+
+    async def read_digests(self, header: ShardHeader, stripes: int) -> bytes:
+        """See Drive."""
+        self._check_readable()
+        if stripes == 1:
+            row = await self._small(header)
+            if row is not None and row[0].digests is not None:
+                return row[0].digests
+        footer = await self._read(
+            header, lambda: read_footer(self.root, self.cluster, header, stripes, self.files)
+        )
+        return footer.digests
+
+    def _check_readable(self) -> None:
+        if self._state not in VOTING:
+            raise DriveError(self.reason)
+
+    async def _small(self, header: ShardHeader) -> tuple[ShardRow, bytes] | None:
+        def work(index: Index) -> tuple[ShardRow, bytes] | None:
+            row = index.shard(header.data_id, header.position)
+            if row is None or row.body is None:
+                return None
+            data = index.body(row.body)
+            return None if data is None else (row, data)
+
+        try:
+            return await self._reader.run(work)
+        except OSError as error:
+            self._fault(str(error))
+            raise DriveError(str(error)) from error
+
+    async def _read(self, header: ShardHeader, work: Callable[[], T]) -> T:
+        try:
+            return await self._runtime.offload(work)
+        except (ShardMissingError, ShardCorruptError) as error:
+            self.note_bad_shard(header, str(error))
+            raise
+        except OSError as error:
+            self._bad_shards.add((header.data_id, header.position))
+            self.note_bad_shard(header, str(error))
+            if len(self._bad_shards) >= self._settings.bad_shards_allowed:
+                self._fault(f"reads fail: {error}")
+            raise ShardCorruptError(str(error)) from error
+
+    async def stat_shard(self, data_id: DataId, position: int) -> int | None:
+        """See Drive."""
+        self._check_readable()
+        row = await self._reader.run(lambda index: index.shard(data_id, position))
+        if row is None or (
+            row.body is None
+            and not await trio.Path(shard_path(self.root, data_id, position)).exists()
+        ):
+            return None
+        return row.payload_bytes
+
+    def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
+        """See Drive."""
+        if not self._commits.failed:
+            self._commits.batch.heal.append((header.data_id, header.position, header.owner, reason))
+            self._commits.touch()
+
+    async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
+        """Add a shard's index row; durable when this returns. Raises DriveError."""
+        batch = self._commits.batch
+        if body is not None:
+            rowid = self._registers.new_body()
+            batch.bodies[rowid] = body
+            row = attrs.evolve(row, body=rowid)
+        batch.shards.append(row)
+        batch.healed.append((row.data_id, row.position))
+        seq = self._commits.seq
+        self._commits.touch()
+        if not await self._commits.committed(seq):
+            raise DriveError(self.reason)
+
+    async def offload(self, work: Callable[[], None]) -> None:
+        """Run file work in a worker thread."""
+        await self._runtime.offload(work)
+
+    def judge_write_error(self, error: OSError) -> DriveError:
+        """What a failed write means: full, or out of service."""
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if self._state is DriveState.ACTIVE:
+                self._state, self.reason = (
+                    DriveState.READONLY,
+                    f"{self.root} is full: delete objects or add drives",
+                )
+            return DriveFullError(str(error))
+        self._fault(f"a write failed: {error}")
+        return DriveError(str(error))
+
+    def discard_later(self, writer: ShardWriter) -> None:
+        """Remove the file of an aborted stage, soon."""
+        self._discarded.append(writer)
+
+    async def _discard(self) -> None:
+        writers, self._discarded = self._discarded, []
+
+        def work() -> None:
+            for writer in writers:
+                writer.discard()
+
+        if writers:
+            try:
+                await self._runtime.offload(work)
+            except OSError as error:
+                self._fault(f"a file cannot be removed: {error}")
+
+    # -- tasks
+
+    async def run(self) -> None:
+        """Guard, measure, checkpoint and collect, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if not self.was_clean:
+                nursery.start_soon(self._sweep_unfinished)
+            nursery.start_soon(self._every, self._settings.free_seconds, self.measure)
+            nursery.start_soon(self._every, self._settings.free_seconds, self._discard)
+            nursery.start_soon(self._every, self._settings.guard_seconds, self._guard)
+            nursery.start_soon(self._every, self._settings.free_seconds, self._checkpoint)
+            nursery.start_soon(self._every, self._settings.collect_seconds, self.collect)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while self._state in VOTING:
+            # Spread over the period, so that the drives of a node do not checkpoint at the same moment.
+            await trio.sleep(seconds * (0.75 + self._runtime.rng.random() / 2))
+            await work()
+
+    def _reserve(self, usage: DriveUsage) -> int:
+        wanted = max(
+            self._settings.min_free_bytes, int(usage.total * self._settings.min_free_ratio)
+        )
+        return min(wanted, usage.total // 50)
+
+    async def measure(self) -> None:
+        """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
+        try:
+            total, free = await self._runtime.offload(lambda: self.files.free_bytes(self.root))
+        except OSError as error:
+            self._leave(DriveState.MISSING, f"{self.root}: {error}")
+            return
+        usage = self._usage = DriveUsage(total=total, free=free)
+        reserve = self._reserve(usage)
+        if self._state is DriveState.ACTIVE and free < reserve:
+            self._state, self.reason = (
+                DriveState.READONLY,
+                f"{self.root} is full: delete objects or add drives",
+            )
+        elif self._state is DriveState.READONLY and free > reserve * 3 // 2:
+            self._state, self.reason = DriveState.ACTIVE, ""
+
+    async def _guard(self) -> None:
+        if (
+            self._commits.is_flying
+            and trio.current_time() - self._commits.flying_since > self._settings.hung_seconds
+        ):
+            self._fault("a commit hung")
+            return
+        found = await self._runtime.offload(self.guard.check)
+        if found is not None:
+            self._leave(*found)
+
+    async def _checkpoint(self) -> None:
+        log = self.root / f"{FILE}-wal"
+        index = self._checkpoint_index
+
+        def work() -> None:
+            if (
+                log.exists()
+                and log.stat().st_size > self._settings.checkpoint_bytes
+                and self._dirty_since_checkpoint
+            ):
+                self._dirty_since_checkpoint = False
+                index.checkpoint()
+
+        if self._commits.durable != self._checkpointed:
+            self._checkpointed = self._commits.durable
+            self._dirty_since_checkpoint = True
+        await self._runtime.offload(work)
+
+    async def collect(self) -> None:
+        """Remove superseded shards whose grace is over, a bounded number at a time."""
+        now = self._runtime.wall_ms()
+        limit = self._settings.collect_batch
+        due = await self._reader.run(
+            lambda index: [(d, index.shards_of(d)) for d in index.due_trash(now, limit)]
+        )
+        if not due or self._commits.failed:
+            return
+        paths = [
+            shard_path(self.root, d, s.position)
+            for d, shards in due
+            for s in shards
+            if s.body is None
+        ]
+
+        def unlink() -> None:
+            for path in paths:
+                self.files.unlink(path)
+
+        try:
+            await self._runtime.offload(unlink)
+        except OSError as error:
+            self._fault(f"a file cannot be removed: {error}")
+            return
+        batch = self._commits.batch
+        for data_id, shards in due:
+            batch.drop_trash.append(data_id)
+            for shard in shards:
+                batch.drop_shards.append((data_id, shard.position))
+                batch.healed.append((data_id, shard.position))
+                if shard.body is not None:
+                    batch.drop_bodies.add(shard.body)
+        self._commits.touch()
+
+    async def _sweep_unfinished(self) -> None:
+        """After a crash: files that were not written to their end are removed; nothing can refer to them."""
+        started = self._runtime.wall_ms()
+
+        def candidates() -> list[tuple[DataId, int, Path]]:
+            return [
+                found
+                for found in list_shards(self.root)
+                if found[2].stat().st_mtime * 1000 < started and not has_footer(found[2], found[0])
+            ]
+
+        unfinished = await self._runtime.offload(candidates)
+        known = await self._reader.run(
+            lambda index: {(d, p) for d, p, _ in unfinished if index.shard(d, p) is not None}
+        )
+
+        def remove() -> None:
+            for data_id, position, path in unfinished:
+                if (data_id, position) not in known:
+                    self.files.unlink(path)
+
+        await self._runtime.offload(remove)
+
+    async def status(self) -> DriveStatus:
+        """See Drive."""
+        debt = 0
+        if self._state in VOTING:
+            debt = await self._reader.run(lambda index: index.count("heal"))
+            await self.measure()
+        return DriveStatus(
+            drive=self.drive_id,
+            path=str(self.root),
+            set_id=self.member.set_id,
+            position=self.member.position,
+            state=self._state,
+            reason=self.reason,
+            usage=self._usage,
+            heal_debt=debt,
+        )
+
+    async def aclose(self) -> None:
+        """Commit what waits, say that the stop was clean, end the threads."""
+        with trio.move_on_after(10) as scope:
+            scope.shield = True
+            if not self._commits.failed:
+                self._commits.batch.ctl["clean"] = b"1"
+                self._commits.touch()
+                await self._commits.drain()
+            self._commits.stop()
+            self._reader.stop()
+            await trio.to_thread.run_sync(self._join)
+
+    def _join(self) -> None:
+        self._commits.join(5)
+        self._reader.join(5)
+        self._checkpoint_index.close()
+        self._writer_index.close()
+
+
+@asynccontextmanager
+async def open_local_drive(
+    root: Path,
+    cluster: ClusterId,
+    member: Member,
+    runtime: Runtime,
+    *,
+    settings: DriveSettings | None = None,
+    files: FileOps | None = None,
+    vfs: str = CHECKSUM_VFS,
+) -> AsyncIterator[LocalDrive]:
+    """The drive, while the block runs. Raises ConfigError where another process holds it, OSError, apsw.Error."""
+    lock = DriveLock(root)
+    try:
+        drive = LocalDrive(
+            root, cluster, member, runtime, settings or DriveSettings(), files or FileOps(), vfs
+        )
+        try:
+            await drive.measure()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drive.run)
+                yield drive
+                nursery.cancel_scope.cancel()
+        finally:
+            await drive.aclose()
+    finally:
+        lock.release()
