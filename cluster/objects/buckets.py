@@ -8,7 +8,6 @@ from cluster.errors import ExistsError, NotEmptyError, NotFoundError, Preconditi
 from cluster.ids import BucketId, RowKey
 from cluster.metadata.inquiry import ask_one
 from cluster.metadata.scan import Scanner, Span
-from cluster.metadata.table import Reading
 from cluster.objects.context import Context
 from cluster.objects.model import Bucket
 from cluster.quorum import Quorum

@@ -10,7 +10,7 @@ from cluster.erasure.codec import codec_for
 from cluster.erasure.geometry import block_bytes
 from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
 from cluster.errors import QuorumError
-from cluster.ids import UploadId
+from cluster.ids import RowKey, UploadId
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.model import Digest, PutRequest, Seal, Source
@@ -29,12 +29,13 @@ async def put_body(
     *,
     number: int = 1,
     upload_id: UploadId | None = None,
+    owner: RowKey | None = None,
 ) -> Version:
     """Store a body as the register's version. `number` and `upload_id` for a part. Raises as Objects.put."""
     first = bytearray(INLINE_LIMIT + 1)
     filled = await _fill(request.source, memoryview(first))
     if filled > INLINE_LIMIT or upload_id is not None:
-        return await _Large(context, ref, request, number, upload_id).run(first[:filled])
+        return await _Large(context, ref, request, number, upload_id, owner).run(first[:filled])
     data = bytes(memoryview(first)[:filled])
     for digest in request.digests:
         digest.update(data)
@@ -80,6 +81,7 @@ class _Large:
         request: PutRequest,
         number: int,
         upload_id: UploadId | None,
+        owner: RowKey | None,
     ) -> None:
         self._context, self._ref, self._request = context, ref, request
         self._number, self._upload_id = number, upload_id
@@ -90,7 +92,7 @@ class _Large:
         if k is None:
             raise QuorumError(Quorum(layout.n).accept, live, "can take shards")
         self._header = ShardHeader(
-            data_id=context.draw_data_id(), owner=ref.row, position=0, k=k, m=layout.n - k,
+            data_id=context.draw_data_id(), owner=owner if owner is not None else ref.row, position=0, k=k, m=layout.n - k,
             block=layout.block, codec=layout.codec,
         )  # fmt: skip
         self._codec = codec_for(k, layout.n - k, layout.codec)

@@ -1,0 +1,99 @@
+"""Everything that S3 may see of the cluster, composed."""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from cluster.clock import HybridClock
+from cluster.drives.drive import Drive
+from cluster.ids import NodeId, UploadId
+from cluster.layout import Layout
+from cluster.metadata.table import Table
+from cluster.objects.buckets import Buckets
+from cluster.objects.buffers import BufferPool
+from cluster.objects.context import Context, ObjectSettings
+from cluster.objects.get import StoredObject
+from cluster.objects.listing import list_objects
+from cluster.objects.model import (
+    Bucket,
+    Listing,
+    Object,
+    PartChoice,
+    PutRequest,
+    Seal,
+)  # fmt: skip
+from cluster.objects.multipart import Uploads
+from cluster.objects.put import put_body
+from cluster.register.mutations import DeleteCurrent, Precondition, check
+from cluster.register.records import Part, Upload, Version
+from cluster.runtime import Runtime
+
+
+class ObjectStore:
+    """The `Objects` of a node. `nursery` lives as long as the server."""
+
+    def __init__(
+        self, *, table: Table, drives_of: Callable[[int], Sequence[Drive]],
+        layout: Callable[[], Layout], clock: HybridClock, runtime: Runtime, node_id: NodeId,
+        nursery: trio.Nursery, settings: ObjectSettings | None = None,
+    ) -> None:  # fmt: skip
+        chosen = settings if settings is not None else ObjectSettings()
+        self._context = Context(
+            table=table, drives_of=drives_of, layout=layout, clock=clock, runtime=runtime,
+            node_id=node_id, nursery=nursery, settings=chosen,
+            buffers=BufferPool(chosen.buffer_budget),
+        )  # fmt: skip
+        self._uploads = Uploads(self._context)
+        buckets = Buckets(self._context)
+        self.create_bucket = buckets.create
+        self.get_bucket = buckets.get
+        self.list_buckets = buckets.list
+        self.delete_bucket = buckets.delete
+        self.create_upload = self._uploads.create
+        self.get_upload = self._uploads.get
+        self.put_part = self._uploads.put_part
+        self.list_parts = self._uploads.list_parts
+        self.abort_upload = self._uploads.abort
+        self.list_uploads = self._uploads.list
+
+    async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
+        """Store a body."""
+        return await put_body(self._context, self._context.key_ref(bucket, key), request)
+
+    async def get(self, bucket: Bucket, key: bytes) -> Object:
+        """The live version. Raises NotFoundError("key")."""
+        ref = self._context.key_ref(bucket, key)
+        return StoredObject(self._context, ref, await self._context.table.read(ref, bodies=True))
+
+    async def copy(
+        self, source: Object, bucket: Bucket, key: bytes, request: PutRequest
+    ) -> Version:
+        """Store source's bytes anew: `request.source` reads them."""
+        del source
+        return await self.put(bucket, key, request)
+
+    async def delete(
+        self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
+    ) -> None:
+        """Remove the live version."""
+        ref = self._context.key_ref(bucket, key)
+        if expect:
+            state = (await self._context.table.read(ref)).state
+            if state.live is None and check(expect, state) is not None:
+                return
+        await self._context.table.commit(ref, DeleteCurrent(), expect=expect)
+
+    async def list(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
+    ) -> Listing:
+        """A page of live keys."""
+        return await list_objects(
+            self._context, bucket, prefix=prefix, delimiter=delimiter, start=start, limit=limit
+        )
+
+    async def complete_upload(
+        self, bucket: Bucket, key: bytes, upload: UploadId, choices: Sequence[PartChoice],
+        judge: Callable[[Upload, Sequence[Part]], Seal], expect: tuple[Precondition, ...] = (),
+    ) -> Version:  # fmt: skip
+        """Make the listed parts the object."""
+        return await self._uploads.complete(bucket, key, upload, choices, judge, expect)
