@@ -150,7 +150,7 @@ class Uploads:
             expect=(UploadOpen(upload_id=upload),),
         )
 
-    async def list(
+    async def list_open(
         self, bucket: Bucket, *, prefix: bytes, start: bytes, limit: int
     ) -> tuple[Sequence[UploadInfo], bool]:
         """Open uploads by key and creation."""

@@ -54,7 +54,7 @@ class ObjectStore:
         self.put_part = self._uploads.put_part
         self.list_parts = self._uploads.list_parts
         self.abort_upload = self._uploads.abort
-        self.list_uploads = self._uploads.list
+        self.list_uploads = self._uploads.list_open
 
     async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
         """Store a body."""

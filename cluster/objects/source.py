@@ -1,0 +1,32 @@
+"""An object as the source of a PUT: server-side copy."""
+
+import attrs
+
+from cluster.objects.model import Object, Reader, Source
+
+
+@attrs.define
+class _ObjectSource:
+    size_hint: int | None
+    reader: Reader
+    rest: list[memoryview] = attrs.field(factory=list)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        while not self.rest:
+            buffers = await self.reader.next()
+            if buffers is None:
+                await self.reader.aclose()
+                return 0
+            self.rest = [piece for piece in buffers if len(piece)]
+        piece = self.rest.pop(0)
+        taken = min(len(piece), len(buffer))
+        buffer[:taken] = piece[:taken]
+        if taken < len(piece):
+            self.rest.insert(0, piece[taken:])
+        return taken
+
+
+async def object_source(source: Object, start: int = 0, stop: int | None = None) -> Source:
+    """A Source that reads bytes start..stop-1 of an object."""
+    end = source.version.size if stop is None else stop
+    return _ObjectSource(end - start, await source.open(start, end))
