@@ -1,0 +1,75 @@
+"""What an operation gets: the request, authenticated and routed, and what it may reach."""
+
+from collections.abc import Callable
+
+import attrs
+
+from cluster.objects.model import Objects
+from s3.body import SignedBody
+from s3.errors import S3Error
+from s3.messages import Headers, RequestBody, RequestHead
+from s3.router import Query, Route
+from s3.sigv4 import Verified
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """Who made a request: made from a verified signature only."""
+
+    access_key: str
+    owner: str  # the account that owns what this identity creates
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """What every operation may reach."""
+
+    objects: Objects
+    region: str
+    now: Callable[[], float]  # seconds since 1970
+
+
+@attrs.frozen(kw_only=True)
+class S3Request:
+    """One authenticated request."""
+
+    head: RequestHead
+    route: Route
+    raw_body: RequestBody
+    verified: Verified
+    identity: Identity
+    request_id: str
+
+    @property
+    def headers(self) -> Headers:
+        """The request headers."""
+        return self.head.headers
+
+    @property
+    def query(self) -> Query:
+        """The query, decoded."""
+        return self.route.query
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name; only for operations on buckets and objects."""
+        assert self.route.bucket is not None
+        return self.route.bucket
+
+    @property
+    def key(self) -> bytes:
+        """The object key; only for operations on objects."""
+        assert self.route.key is not None
+        return self.route.key
+
+    def body(self) -> SignedBody:
+        """The body to store or parse; checks what the head says of it."""
+        if self.raw_body.length is None and not self.verified.payload.startswith("STREAMING-"):
+            raise S3Error("MissingContentLength")
+        if (
+            self.raw_body.length == 0
+            and b"content-length" not in self.headers
+            and self.head.method == "PUT"
+        ):
+            raise S3Error("MissingContentLength")
+        return SignedBody(self.head, self.raw_body, self.verified)
