@@ -15,7 +15,15 @@ from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.drives.row_cache import Row, RowCache
 from cluster.ids import DataId, RowKey, UploadId
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Promised, Write
-from cluster.register.keys import bucket_of, is_object, is_part, object_row, part_row, successor
+from cluster.register.keys import (
+    bucket_of,
+    is_object,
+    is_part,
+    object_row,
+    owner_row,
+    part_row,
+    successor,
+)
 from cluster.register.messages import (
     Accept,
     Accepted,
@@ -253,7 +261,8 @@ class LocalRegisters:
         if is_object(key):
             self._note_uploads(key, row, old, state)
         for part in write.debt:
-            batch.heal.append((part.data_id, self._acceptor.position, key, "not staged at commit"))
+            debt = (part.data_id, self._acceptor.position, owner_row(key), "not staged at commit")
+            batch.heal.append(debt)
         self._cache.drop(key)
         row.cost = len(encoded) + sum(map(len, row.data.values()))
         self._cache.put(key, row)

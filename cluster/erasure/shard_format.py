@@ -39,10 +39,14 @@ class ShardFormatError(Exception):
 
 @attrs.frozen(kw_only=True)
 class ShardHeader:
-    """Identity and geometry of one shard, written in its header and seeded into every block's CRC."""
+    """Identity and geometry of one shard, written in its header and seeded into every block's CRC.
+
+    `owner` of a multipart part is the upload's key too, before and after the upload is completed: shards are never
+    rewritten, and heal rows, which name the same owner, stay valid.
+    """
 
     data_id: DataId
-    owner: RowKey  # the register that refers to it
+    owner: RowKey  # the object register whose key the data belongs to (register.keys.owner_row)
     position: int
     k: int
     m: int

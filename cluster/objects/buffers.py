@@ -26,12 +26,15 @@ class BufferPool:
         return self._take(size) if self.try_reserve(size) else None
 
     def release(self, buffer: memoryview) -> None:
-        """Give a buffer back."""
-        size = len(buffer)
-        kept = self._free.setdefault(size, [])
+        """Give a buffer back, with its share of the budget."""
+        self.recycle(buffer)
+        self.unreserve(len(buffer))
+
+    def recycle(self, buffer: memoryview) -> None:
+        """Give the buffer back, while its share of the budget stays taken."""
+        kept = self._free.setdefault(len(buffer), [])
         if len(kept) < _KEPT and isinstance(buffer.obj, bytearray):
             kept.append(buffer.obj)
-        self.unreserve(size)
 
     async def reserve(self, size: int) -> None:
         """Take bytes of the budget without a buffer."""
@@ -72,3 +75,22 @@ class BufferPool:
     def _take(self, size: int) -> memoryview:
         kept = self._free.get(size)
         return memoryview(kept.pop() if kept else bytearray(size))
+
+
+class Lease:
+    """A share of the budget that several hold together: given back when the last lets go. The maker holds it too."""
+
+    __slots__ = ("_holders", "_pool", "_size")
+
+    def __init__(self, pool: BufferPool, size: int) -> None:
+        self._pool, self._size, self._holders = pool, size, 1
+
+    def hold(self) -> None:
+        """One more holder."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """One holder less."""
+        self._holders -= 1
+        if not self._holders:
+            self._pool.unreserve(self._size)

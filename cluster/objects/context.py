@@ -28,6 +28,8 @@ class ObjectSettings:
     queue_chunks: int = 4  # chunks that may wait for one drive
     overflow_seconds: float = 1.0  # a drive whose queue stays full for so long is left out
     stage_seconds: float = 30.0  # without D durable shards by then the PUT fails
+    retry_seconds: float = 3.0  # the same, while the body can still be coded anew for fewer drives
+    fast_fill_seconds: float = 0.25  # a client that fills a buffer faster gets a whole chunk next
     hedge_seconds: float | None = None  # start an extra shard read after that; None: off
     stall_seconds: float = 2.0  # a shard read that takes longer is joined by one of parity
 

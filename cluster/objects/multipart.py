@@ -12,7 +12,7 @@ from cluster.metadata.scan import Found, Scanner, Span
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.model import Bucket, PartChoice, PartInfo, PutRequest, Seal, UploadInfo
-from cluster.objects.put import put_body
+from cluster.objects.put import committed_version, put_body
 from cluster.register.keys import object_key, part_row
 from cluster.register.mutations import (
     AbortUpload,
@@ -66,11 +66,8 @@ class Uploads:
         """The upload must be open before the data id is drawn and after the part is committed."""
         await self.get(bucket, key, upload)
         home = self._context.key_ref(bucket, key)
-        row = part_row(bucket.bucket_id, upload, number)
-        ref = attrs.evolve(home, row=row)
-        version = await put_body(
-            self._context, ref, request, number=number, upload_id=upload, owner=home.row
-        )
+        ref = attrs.evolve(home, row=part_row(bucket.bucket_id, upload, number, key))
+        version = await put_body(self._context, ref, request, number=number, upload_id=upload)
         await self.get(bucket, key, upload)
         return version.parts[0]
 
@@ -122,7 +119,7 @@ class Uploads:
             if error.kind != "upload":
                 raise
             return _completed((await self._context.table.read(ref)).state, upload_id)
-        return done.state.versions[0]
+        return committed_version(done, version)
 
     def _version(
         self, upload_id: UploadId, parts: tuple[Part, ...], seal: Seal

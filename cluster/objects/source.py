@@ -1,4 +1,4 @@
-"""An object as the source of a PUT: server-side copy."""
+"""Sources of a PUT: filling buffers from one, and an object as one (server-side copy)."""
 
 import attrs
 
@@ -24,6 +24,17 @@ class _ObjectSource:
         if taken < len(piece):
             self.rest.insert(0, piece[taken:])
         return taken
+
+
+async def fill(source: Source, buffer: memoryview) -> int:
+    """Read until the buffer is full or the source ends; the number of bytes read."""
+    filled = 0
+    while filled < len(buffer):
+        got = await source.readinto(buffer[filled:])
+        if not got:
+            break
+        filled += got
+    return filled
 
 
 async def object_source(source: Object, start: int = 0, stop: int | None = None) -> Source:

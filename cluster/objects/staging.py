@@ -1,12 +1,15 @@
 """One body on its way to n drives: bounded queues, drives that fall behind are left out, D durable shards or nothing."""
 
+from collections import deque
 from collections.abc import Sequence
 
+import attrs
 import trio
 
 from cluster.drives.drive import STAGING, Blob, Drive, DriveError, DriveFullError, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.errors import QuorumError, StorageFullError
+from cluster.objects.buffers import Lease
 from cluster.objects.context import Context
 from cluster.quorum import durable_shards
 
@@ -17,43 +20,75 @@ class _Shard:
     def __init__(self, position: int, stage: Stage, room: int) -> None:
         self.position = position
         self.stage = stage
-        self.send, self.receive = trio.open_memory_channel[list[Blob]](room)
+        self.queue: deque[tuple[Sequence[Blob], Lease | None]] = deque()
         self.scope = trio.CancelScope()
         self.dead = False
+        self.closing = False
+        self._room = room
+        self._wake = trio.Event()
 
     @property
     def has_room(self) -> bool:
         """Whether another chunk can be queued."""
-        stats = self.send.statistics()
-        return stats.current_buffer_used < stats.max_buffer_size
+        return len(self.queue) < self._room
+
+    def put(self, blocks: Sequence[Blob], lease: Lease | None) -> None:
+        """Queue blocks."""
+        if lease is not None:
+            lease.hold()
+        self.queue.append((blocks, lease))
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Nothing more will be queued."""
+        self.closing = True
+        self._wake.set()
+
+    async def has_work(self) -> bool:
+        """Wait for blocks; False: there will be none."""
+        while not self.queue and not self.closing:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        return bool(self.queue)
+
+    def take_first(self) -> None:
+        """The first blocks are written."""
+        if self.queue:
+            lease = self.queue.popleft()[1]
+            if lease is not None:
+                lease.release()
 
     def drop(self) -> None:
         """Leave the drive out of this PUT."""
         self.dead = True
+        while self.queue:
+            self.take_first()
         self.scope.cancel()
         self.stage.abort()
 
 
+@attrs.define(eq=False)
 class Staging:
     """The shards of one body. `abort` after anything but success."""
 
-    def __init__(self, context: Context, drives: Sequence[Drive], header: ShardHeader) -> None:
-        self._context = context
-        self._digests = b""
-        self._needed = durable_shards(header.k, header.k + header.m)
-        self._shards: list[_Shard] = []
-        self._durable = 0
-        self._first_at = 0.0
-        self._full = False
-        self._changed = trio.Event()
-        self._drives = drives
-        self._header = header
+    _context: Context
+    _drives: Sequence[Drive]
+    _header: ShardHeader
+    _avoid: frozenset[int]  # positions that failed this body before
+    _shards: list[_Shard] = attrs.field(factory=list, init=False)
+    _digests: bytes = attrs.field(default=b"", init=False)
+    _written: int = attrs.field(default=0, init=False)  # bitmaps of positions
+    _durable: int = attrs.field(default=0, init=False)
+    _judged: int = attrs.field(default=0, init=False)  # the bitmap that the last wait was for
+    _first_at: float = attrs.field(default=0.0, init=False)
+    _full: bool = attrs.field(default=False, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def open(self, size_hint: int) -> None:
         """Begin on every drive that can stage. Raises StorageFullError, QuorumError."""
         header = self._header
         for position, drive in enumerate(self._drives):
-            if drive.state not in STAGING:
+            if drive.state not in STAGING or position in self._avoid:
                 continue
             own = ShardHeader(
                 data_id=header.data_id, owner=header.owner, position=position, k=header.k,
@@ -66,42 +101,66 @@ class Staging:
             except DriveError:
                 pass
             else:
-                shard = _Shard(position, stage, self._context.settings.queue_chunks)
-                self._shards.append(shard)
-                self._context.nursery.start_soon(self._feed, shard)
-        self._require()
+                self._shards.append(_Shard(position, stage, self._context.settings.queue_chunks))
+        self._judged = sum(1 << shard.position for shard in self._shards)
+        self._require(self._judged)
+        for shard in self._shards:
+            self._context.nursery.start_soon(self._feed, shard)
 
-    async def write(self, blocks: Sequence[list[Blob]]) -> None:
+    @property
+    def lost(self) -> frozenset[int]:
+        """Positions that had not done what was waited for last."""
+        return frozenset(p for p in range(len(self._drives)) if not self._judged >> p & 1)
+
+    @property
+    def _needed(self) -> int:
+        return durable_shards(self._header.k, self._header.k + self._header.m)
+
+    async def write(self, blocks: Sequence[Sequence[Blob]], lease: Lease | None) -> None:
         """Queue the next blocks of every position. Raises when fewer than D drives are left."""
-        with trio.move_on_after(self._context.settings.overflow_seconds):
-            while not all(shard.has_room for shard in self._alive):
-                await self._wait()
-        with trio.move_on_after(self._context.settings.stage_seconds):
-            while sum(shard.has_room for shard in self._alive) < self._needed <= len(self._alive):
-                await self._wait()
+        settings = self._context.settings
+        if not all(shard.has_room for shard in self._alive):
+            with trio.move_on_after(settings.overflow_seconds):
+                while not all(shard.has_room for shard in self._alive):
+                    await self._changed.wait()
+            with trio.move_on_after(settings.stage_seconds):
+                while self._count_room() < self._needed <= len(self._alive):
+                    await self._changed.wait()
         for shard in self._alive:
             if shard.has_room:
-                shard.send.send_nowait(blocks[shard.position])
+                shard.put(blocks[shard.position], lease)
             else:
                 shard.drop()
-        self._require()
+        self._require_alive()
 
-    async def close(self, digests: bytes) -> int:
+    def _count_room(self) -> int:
+        return sum(shard.has_room for shard in self._alive)
+
+    async def settle(self) -> None:
+        """Wait until D drives have written their first blocks; the others get no more time than a retry would."""
+        with trio.move_on_after(self._context.settings.retry_seconds):
+            while self._written.bit_count() < self._needed <= len(self._alive):
+                await self._changed.wait()
+        self._judged = self._written & self._alive_bits()
+        self._require(self._judged)
+
+    async def close(self, digests: bytes, patience: float) -> int:
         """Make the shards durable. The bitmap of positions that are; stragglers go on for a while."""
         settings = self._context.settings
         self._digests = digests
         for shard in self._alive:
-            shard.send.close()
-        with trio.move_on_after(settings.stage_seconds):
+            shard.finish()
+        with trio.move_on_after(patience):
             while self._durable.bit_count() < self._needed <= len(self._alive):
-                await self._wait()
-        self._require(durable=True)
-        spent = trio.current_time() - self._first_at
-        grace = min(max(2 * spent, settings.straggler_min_seconds), settings.straggler_max_seconds)
+                await self._changed.wait()
+        self._judged = self._durable
+        self._require(self._durable)
         if self._durable.bit_count() < len(self._alive):
-            with trio.move_on_after(grace):
+            spent = trio.current_time() - self._first_at
+            grace = max(2 * spent, settings.straggler_min_seconds)
+            with trio.move_on_after(min(grace, settings.straggler_max_seconds)):
                 while self._durable.bit_count() < len(self._alive):
-                    await self._wait()
+                    await self._changed.wait()
         deadline = trio.current_time() + settings.straggler_feed_seconds
         for shard in self._alive:
             shard.scope.deadline = deadline
@@ -116,35 +175,40 @@ class Staging:
     def _alive(self) -> list[_Shard]:
         return [shard for shard in self._shards if not shard.dead]
 
-    def _require(self, *, durable: bool = False) -> None:
-        have = self._durable.bit_count() if durable else len(self._alive)
+    def _alive_bits(self) -> int:
+        return sum(1 << shard.position for shard in self._alive)
+
+    def _require_alive(self) -> None:
+        self._judged = self._alive_bits()
+        self._require(self._judged)
+
+    def _require(self, positions: int) -> None:
+        have = positions.bit_count()
         if have < self._needed:
             if self._full:
                 raise StorageFullError(f"{have} of {self._needed} needed drives have room")
             raise QuorumError(self._needed, have, "can take shards")
-
-    async def _wait(self) -> None:
-        await self._changed.wait()
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     async def _feed(self, shard: _Shard) -> None:
+        bit = 1 << shard.position
         try:
             with shard.scope:
-                async for blocks in shard.receive:
+                while await shard.has_work():
+                    await shard.stage.write(shard.queue[0][0])
+                    shard.take_first()
+                    self._written |= bit
                     self._wake()
-                    await shard.stage.write(blocks)
                 await shard.stage.close(self._digests)
                 if not self._durable:
                     self._first_at = trio.current_time()
-                self._durable |= 1 << shard.position
+                self._durable |= bit
         except DriveError as error:
             self._full = self._full or isinstance(error, DriveFullError)
-            shard.dead = True
+            shard.drop()
         if shard.scope.cancelled_caught:
-            shard.dead = True
-            shard.stage.abort()
-        shard.send.close()
+            shard.drop()
         self._wake()

@@ -6,6 +6,7 @@ import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
+from cluster.errors import PreconditionError
 from cluster.ids import NodeId, UploadId
 from cluster.layout import Layout
 from cluster.metadata.table import Table
@@ -24,7 +25,7 @@ from cluster.objects.model import (
 )  # fmt: skip
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
-from cluster.register.mutations import DeleteCurrent, Precondition, check
+from cluster.register.mutations import DeleteCurrent, Precondition
 from cluster.register.records import Part, Upload, Version
 from cluster.runtime import Runtime
 
@@ -77,11 +78,11 @@ class ObjectStore:
     ) -> None:
         """Remove the live version."""
         ref = self._context.key_ref(bucket, key)
-        if expect:
-            state = (await self._context.table.read(ref)).state
-            if state.live is None and check(expect, state) is not None:
-                return
-        await self._context.table.commit(ref, DeleteCurrent(), expect=expect)
+        try:
+            await self._context.table.commit(ref, DeleteCurrent(), expect=expect)
+        except PreconditionError as error:
+            if not error.absent:
+                raise
 
     async def list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int

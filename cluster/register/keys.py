@@ -1,7 +1,7 @@
 """Register names as bytes, so that a drive stores and scans them in order.
 
     object   bucket_id(16) ‖ b"o" ‖ key
-    part     bucket_id(16) ‖ b"p" ‖ upload_id(16) ‖ part_number(2, big-endian)
+    part     bucket_id(16) ‖ b"p" ‖ upload_id(16) ‖ part_number(2, big-endian) ‖ key of the upload
     system   sixteen zero bytes ‖ b"s" ‖ name        (b"layout", b"bucket/NAME", b"root-key")
 
 Byte order of object rows within a bucket is the byte order of keys, which is the order that S3 lists in.
@@ -25,15 +25,23 @@ def object_key(row: RowKey) -> bytes:
     return row[17:]
 
 
-def part_row(bucket: BucketId, upload: UploadId, number: int) -> RowKey:
-    """The register of one part of a multipart upload; it lives in the home set of the upload's key."""
-    return RowKey(bucket + _PART + upload + number.to_bytes(2, "big"))
+def part_row(bucket: BucketId, upload: UploadId, number: int, key: bytes = b"") -> RowKey:
+    """The register of one part of a multipart upload; it lives in the home set of the upload's key.
+
+    Without the key: where the part's rows begin in a scan.
+    """
+    return RowKey(bucket + _PART + upload + number.to_bytes(2, "big") + key)
 
 
 def part_number(row: RowKey) -> int:
     """The part number of a part register's name."""
     assert row[16:17] == _PART
     return int.from_bytes(row[33:35], "big")
+
+
+def owner_row(row: RowKey) -> RowKey:
+    """The register whose key the data belongs to that this register names: an upload's key for a part, else itself."""
+    return object_row(bucket_of(row), row[35:]) if is_part(row) else row
 
 
 def system_row(name: bytes) -> RowKey:

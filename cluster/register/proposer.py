@@ -73,12 +73,16 @@ class Retry:
 
 @attrs.frozen(kw_only=True)
 class Committed:
-    """The operation is part of a chosen state (or nothing had to be written). `base` is what it was applied to."""
+    """The operation is part of a chosen state (or nothing had to be written). `base` is what it was applied to.
+
+    `stamp` is the ballot at which the operation was applied: later operations may be part of `state` as well.
+    """
 
     ballot: Ballot
     state: KeyState
     base: KeyState
     wrote: bool
+    stamp: Ballot | None = None  # None: nothing was written
 
 
 @attrs.frozen
@@ -221,8 +225,11 @@ class Proposer:
         if op.mutation is None:
             done = Committed(ballot=base.ballot, state=state, base=state, wrote=False)
             return done if known else self._propose(state, base, done)
-        if any(applied.op_id == op.op_id for applied in state.ring):
-            done = Committed(ballot=base.ballot, state=state, base=state, wrote=True)
+        applied = next((entry for entry in state.ring if entry.op_id == op.op_id), None)
+        if applied is not None:
+            done = Committed(
+                ballot=base.ballot, state=state, base=state, wrote=True, stamp=applied.ballot
+            )
             return done if known else self._propose(state, base, done)
         if self.first_accept is not None and self._may_have_been_forgotten(state):
             return Unknown()
@@ -237,7 +244,7 @@ class Proposer:
             done = Committed(ballot=base.ballot, state=state, base=state, wrote=False)
             return done if clean else self._propose(state, base, done)
         new = replace(changed, ring=self._ring(state, changed))
-        done = Committed(ballot=self._ballot, state=new, base=state, wrote=True)
+        done = Committed(ballot=self._ballot, state=new, base=state, wrote=True, stamp=self._ballot)
         return self._propose(new, base, done, op.bodies)
 
     def _may_have_been_forgotten(self, state: KeyState) -> bool:
