@@ -6,6 +6,7 @@ new state durably. From the first ACCEPT on it cannot be cancelled: a client tha
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import attrs
 import trio
@@ -99,6 +100,12 @@ class Table:
         self._runtime = runtime
         self._settings = settings if settings is not None else TableSettings()
         self.watch = Watch()
+
+    def over(self, drives_of: Callable[[int], Sequence[Drive]]) -> "Table":
+        """The same table, asked through other drives of the same sets; `run` of this one keeps its deadlines."""
+        other = copy(self)
+        other._drives_of = drives_of  # noqa: SLF001 - our own class
+        return other
 
     @property
     def epoch(self) -> int:

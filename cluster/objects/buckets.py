@@ -1,23 +1,33 @@
 """Buckets as registers of the cluster; deleting one fences it first, so that no write slips in behind the look."""
 
-import msgspec
-import trio
+import contextlib
+from collections.abc import Sequence
 
-from cluster.drives.drive import Drive
-from cluster.errors import ExistsError, NotEmptyError, NotFoundError, PreconditionError, QuorumError
+import attrs
+import msgspec
+
+from cluster.clock import Ballot
+from cluster.errors import (
+    ExistsError,
+    NotEmptyError,
+    NotFoundError,
+    PreconditionError,
+    QuorumError,
+    UnavailableError,
+)
 from cluster.ids import BucketId, RowKey
-from cluster.metadata.inquiry import ask_one
 from cluster.metadata.scan import Scanner, Span
+from cluster.metadata.table import Table
 from cluster.objects.context import Context
+from cluster.objects.fencing import fence_set
 from cluster.objects.model import Bucket
-from cluster.quorum import Quorum
 from cluster.register.keys import object_row, successor, system_row
-from cluster.register.messages import Done, Fence
+from cluster.register.messages import Fence
 from cluster.register.mutations import Absent, DeleteCurrent, HeadIs
-from cluster.register.records import Version
 
 _PREFIX = b"bucket/"
-FENCE_SECONDS = 5.0
+KNOWN_BUCKETS = 10_000
+MAX_TRIES = 8
 
 
 class BucketRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -37,6 +47,7 @@ class Buckets:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._known: dict[str, tuple[Ballot, Bucket]] = {}  # by name: as of this ballot
 
     async def create(self, name: str, owner: str, attributes: bytes) -> Bucket:
         """Raises ExistsError."""
@@ -52,18 +63,32 @@ class Buckets:
         return _bucket(name, record)
 
     async def get(self, name: str) -> Bucket:
-        """Linearizable. Raises NotFoundError("bucket")."""
-        while True:
-            found = await self._context.table.read_document(_PREFIX + name.encode())
-            if found is None:
-                raise NotFoundError("bucket", name)
-            record = msgspec.msgpack.decode(found[0], type=BucketRecord)
-            if not record.deleting:
-                return _bucket(name, record)
-            if await self._finish(name, record, found[1]):
-                raise NotFoundError("bucket", name)
+        """Linearizable: the record's ballot is asked for each time, its content only when that has changed.
 
-    async def list(self) -> list[Bucket]:
+        Raises NotFoundError("bucket").
+        """
+        known = self._known.get(name)
+        if known is not None:
+            ref = self._context.table.system_ref(_PREFIX + name.encode())
+            live = (await self._context.table.read(ref)).state.live
+            if live is not None and live.stamp == known[0]:
+                return known[1]
+        for _ in range(MAX_TRIES):
+            record, stamp = await self._find(name)
+            if not record.deleting:
+                bucket = _bucket(name, record)
+                if len(self._known) >= KNOWN_BUCKETS:
+                    self._known.clear()
+                self._known[name] = (stamp, bucket)
+                return bucket
+            try:
+                if await self._finish(name, record, stamp):
+                    raise NotFoundError("bucket", name)
+            except PreconditionError:
+                continue  # somebody else has finished it
+        raise UnavailableError(f"bucket {name} is being deleted")
+
+    async def list(self) -> Sequence[Bucket]:
         """All buckets, by name."""
         low = system_row(_PREFIX)
         high = successor(low)
@@ -75,77 +100,86 @@ class Buckets:
             span = Span(start=cursor, stop=RowKey(high), bucket_epoch=0)
             found, cursor = await Scanner(self._context.table).scan([system], span, 1000)
             for item in found:
+                name = item.row[len(low) :].decode()
+                live = item.state.live if item.state is not None else None
+                known = self._known.get(name)
+                if known is not None and live is not None and known[0] == live.stamp:
+                    buckets.append(known[1])
+                    continue
                 try:
-                    buckets.append(await self.get(item.row[len(low) :].decode()))
+                    buckets.append(await self.get(name))
                 except NotFoundError:
                     continue
         return buckets
 
     async def delete(self, bucket: Bucket) -> None:
         """Raises NotEmptyError, NotFoundError("bucket")."""
-        found = await self._context.table.read_document(_PREFIX + bucket.name.encode())
-        if found is None:
-            raise NotFoundError("bucket", bucket.name)
-        record = msgspec.msgpack.decode(found[0], type=BucketRecord)
-        if record.bucket_id != bucket.bucket_id:
-            raise NotFoundError("bucket", bucket.name)
-        version = found[1]
-        if not record.deleting:
-            record = msgspec.structs.replace(record, deleting=True)
-            version = await self._write(bucket.name, record, HeadIs(stamp=version.stamp))
-        if not await self._finish(bucket.name, record, version):
+        for _ in range(MAX_TRIES):
+            record, stamp = await self._find(bucket.name)
+            if record.bucket_id != bucket.bucket_id:
+                raise NotFoundError("bucket", bucket.name)
+            try:
+                if not record.deleting:
+                    record = msgspec.structs.replace(record, deleting=True)
+                    stamp = await self._write(bucket.name, record, HeadIs(stamp=stamp))
+                if await self._finish(bucket.name, record, stamp):
+                    return
+            except PreconditionError:
+                continue  # somebody else deletes it, too
             raise NotEmptyError(f"bucket {bucket.name} is not empty")
+        raise UnavailableError(f"bucket {bucket.name} is being changed")
 
-    async def _finish(self, name: str, record: BucketRecord, version: Version) -> bool:
-        """Finish a deletion: True, it is gone; False, it is not empty and active again."""
-        context = self._context
-        head = HeadIs(stamp=version.stamp)
+    async def _find(self, name: str) -> tuple[BucketRecord, Ballot]:
+        found = await self._context.table.read_document(_PREFIX + name.encode())
+        if found is None:
+            self._known.pop(name, None)
+            raise NotFoundError("bucket", name)
+        return msgspec.msgpack.decode(found[0], type=BucketRecord), found[1].stamp
+
+    async def _finish(self, name: str, record: BucketRecord, stamp: Ballot) -> bool:
+        """Finish a deletion: True, it is gone; False, it is not empty and active again.
+
+        Raises PreconditionError where somebody else has finished it.
+        """
+        table = self._context.table
+        head = HeadIs(stamp=stamp)
+        fence = Fence(bucket=record.bucket_id, bucket_epoch=record.epoch + 1)
+        fenced = {
+            set_id: await fence_set(self._context.drives_of(set_id), fence, table.watch)
+            for set_id in record.generation
+        }
+        # Any read quorum of fenced drives meets every accept quorum that a write at the old epoch can have had.
+        if not await _is_empty(table.over(fenced.__getitem__), record):
+            again = msgspec.structs.replace(record, deleting=False, epoch=record.epoch + 1)
+            await self._write(name, again, head)
+            return False
+        ref = table.system_ref(_PREFIX + name.encode())
+        await table.commit(ref, DeleteCurrent(), expect=(head,))
+        dead = attrs.evolve(fence, dead=True)
         for set_id in record.generation:
-            await self._fence(set_id, record, dead=False)
-        if await self._is_empty(record):
-            ref = context.table.system_ref(_PREFIX + name.encode())
-            await context.table.commit(ref, DeleteCurrent(), expect=(head,))
-            return True
-        again = msgspec.structs.replace(record, deleting=False, epoch=record.epoch + 1)
-        await self._write(name, again, head)
-        return False
-
-    async def _fence(self, set_id: int, record: BucketRecord, *, dead: bool) -> None:
-        drives = self._context.drives_of(set_id)
-        fence = Fence(bucket=record.bucket_id, bucket_epoch=record.epoch + 1, dead=dead)
-        done: list[Drive] = []
-
-        async def one(drive: Drive) -> None:
-            reply = await ask_one(drive, fence, self._context.table.watch, FENCE_SECONDS)
-            if isinstance(reply, Done):
-                done.append(drive)
-
-        async with trio.open_nursery() as nursery:
-            for drive in drives:
-                nursery.start_soon(one, drive)
-        needed = Quorum(len(drives)).accept
-        if len(done) < needed:
-            raise QuorumError(needed, len(done), "were fenced")
-
-    async def _is_empty(self, record: BucketRecord) -> bool:
-        low = object_row(record.bucket_id, b"")
-        high = successor(low)
-        assert high is not None
-        cursor: RowKey | None = low
-        while cursor is not None:
-            span = Span(start=cursor, stop=RowKey(high), bucket_epoch=record.epoch + 1)
-            found, cursor = await Scanner(self._context.table).scan(
-                record.generation, span, 100, only_live=False
-            )
-            if any(item.state is not None and item.state.versions for item in found):
-                return False
+            with contextlib.suppress(QuorumError):  # a hint that its rows may be dropped
+                await fence_set(self._context.drives_of(set_id), dead, table.watch)
         return True
 
-    async def _write(self, name: str, record: BucketRecord, expect: Absent | HeadIs) -> Version:
+    async def _write(self, name: str, record: BucketRecord, expect: Absent | HeadIs) -> Ballot:
         done = await self._context.table.write_document(
             _PREFIX + name.encode(), msgspec.msgpack.encode(record), expect=(expect,)
         )
-        return done.state.versions[0]
+        assert done.stamp is not None
+        return done.stamp
+
+
+async def _is_empty(table: Table, record: BucketRecord) -> bool:
+    low = object_row(record.bucket_id, b"")
+    high = successor(low)
+    assert high is not None
+    cursor: RowKey | None = low
+    while cursor is not None:
+        span = Span(start=cursor, stop=RowKey(high), bucket_epoch=record.epoch + 1)
+        found, cursor = await Scanner(table).scan(record.generation, span, 100, only_live=False)
+        if any(item.state is not None and item.state.versions for item in found):
+            return False
+    return True
 
 
 def _bucket(name: str, record: BucketRecord) -> Bucket:
