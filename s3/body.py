@@ -47,10 +47,11 @@ class SignedBody:
         raw: RequestBody,
         verified: Verified,
         *,
+        with_checksum: bool = True,
         limit: int = MAX_BODY_BYTES,
     ) -> None:
         self._raw, self._verified = raw, verified
-        self._wanted = wanted_checksum(head.headers)
+        self._wanted = wanted_checksum(head.headers) if with_checksum else None
         self._content_md5 = content_md5(head.headers)
         self._form = verified.payload
         self._decoder: ChunkDecoder | None = None

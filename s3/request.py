@@ -62,8 +62,11 @@ class S3Request:
         assert self.route.key is not None
         return self.route.key
 
-    def body(self) -> SignedBody:
-        """The body to store or parse; checks what the head says of it."""
+    def body(self, *, with_checksum: bool = True) -> SignedBody:
+        """The body to store or parse; checks what the head says of it.
+
+        Without `with_checksum`, x-amz-checksum-* are not of this body (a Complete's speak of the object).
+        """
         if self.raw_body.length is None and not self.verified.payload.startswith("STREAMING-"):
             raise S3Error("MissingContentLength")
         if (
@@ -72,4 +75,4 @@ class S3Request:
             and self.head.method == "PUT"
         ):
             raise S3Error("MissingContentLength")
-        return SignedBody(self.head, self.raw_body, self.verified)
+        return SignedBody(self.head, self.raw_body, self.verified, with_checksum=with_checksum)

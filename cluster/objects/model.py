@@ -6,10 +6,15 @@ from typing import Protocol
 import attrs
 
 from cluster.ids import BucketId, UploadId
-from cluster.register.mutations import Precondition
+from cluster.register.mutations import Absent, Precondition, Present, ValidatorIn
 from cluster.register.records import Part, Upload, Version
 
 Blob = bytes | bytearray | memoryview
+
+__all__ = [  # S3 knows the store through this module; what lies below is the cluster's own business
+    "Absent", "Bucket", "Digest", "Entry", "Listing", "Object", "Objects", "Part", "PartChoice", "PartInfo", "Precondition",
+    "Present", "PutRequest", "Reader", "Seal", "Source", "Upload", "UploadInfo", "ValidatorIn", "Version",
+]  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,83 @@
+"""DeleteObjects: up to 1,000 keys, a bounded number at a time, each with its own outcome inside a 200."""
+
+import attrs
+import trio
+
+from cluster.errors import ClusterError
+from cluster.objects.model import Bucket
+from s3.conditions import delete_condition
+from s3.errors import S3Error
+from s3.messages import Response
+from s3.names import check_key
+from s3.ops.objects import XML_TYPE
+from s3.request import Context, S3Request
+from s3.translate import translate
+from s3.xml import document, element, parse
+
+MAX_KEYS = 1000
+MAX_BODY_BYTES = 2 << 20
+_AT_A_TIME = 64
+
+
+@attrs.frozen(kw_only=True)
+class _Entry:
+    key: str
+    version_id: str | None
+    etag: str | None
+
+
+def parse_delete(body: bytes) -> tuple[list[_Entry], bool]:
+    """The keys, and whether successes are to be left out. Raises S3Error."""
+    root = parse(body, "Delete")
+    entries = []
+    for node in root.all("Object"):
+        raw = next((child.text for child in node.children if child.name == "Key"), None)
+        if not raw:
+            raise S3Error("MalformedXML")
+        entries.append(_Entry(key=raw, version_id=node.get("VersionId"), etag=node.get("ETag")))
+    if not entries or len(entries) > MAX_KEYS:
+        raise S3Error("MalformedXML")
+    return entries, (root.get("Quiet") or "").lower() == "true"
+
+
+async def delete_objects(context: Context, request: S3Request) -> Response:
+    """DeleteObjects."""
+    body = request.body()
+    if not body.is_protected:
+        raise S3Error(
+            "InvalidRequest",
+            "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
+        )
+    entries, quiet = parse_delete(await body.read_all(MAX_BODY_BYTES))
+    bucket = await context.objects.get_bucket(request.bucket)
+    outcomes: list[S3Error | None] = [None] * len(entries)
+    waiting = iter(enumerate(entries))
+
+    async def work() -> None:
+        for index, entry in waiting:
+            outcomes[index] = await _delete_one(context, bucket, entry)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(_AT_A_TIME, len(entries))):
+            nursery.start_soon(work)
+    xml = ""
+    for entry, error in zip(entries, outcomes, strict=True):
+        names = element("Key", entry.key) + element("VersionId", entry.version_id)
+        if error is not None:
+            xml += f"<Error>{names}{element('Code', error.code)}{element('Message', error.message)}</Error>"
+        elif not quiet:
+            xml += f"<Deleted>{names}</Deleted>"
+    return Response(status=200, headers=[XML_TYPE], body=document("DeleteResult", xml))
+
+
+async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | None:
+    try:
+        key = entry.key.encode("utf-8", "surrogateescape")
+        check_key(key)
+        if entry.version_id in {None, "", "null"}:
+            await context.objects.delete(bucket, key, delete_condition(entry.etag))
+    except S3Error as error:
+        return error
+    except ClusterError as error:
+        return translate(error, bucket=bucket.name, key=entry.key)
+    return None

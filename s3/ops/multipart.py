@@ -1,0 +1,373 @@
+"""Multipart uploads: create, upload parts, complete, abort, list ("Uploading and copying objects using multipart upload")."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+
+from cluster.ids import UploadId
+from cluster.objects.model import Part, PartChoice, PutRequest, Seal, Upload
+from s3.checksums import (
+    ALGORITHMS,
+    COMPOSITE,
+    algorithm_named,
+    combine,
+    encode_value,
+    multipart_type,
+)
+from s3.conditions import etags, write_conditions
+from s3.errors import S3Error
+from s3.messages import Response
+from s3.object_meta import (
+    ObjectMeta,
+    PartMeta,
+    checksum_headers,
+    decode,
+    decode_part,
+    encode,
+    from_headers,
+)
+from s3.ops.listing import ListParams
+from s3.ops.objects import XML_TYPE, bounded_int, quoted
+from s3.request import Context, S3Request
+from s3.xml import document, element, parse, timestamp
+
+MIN_PART_BYTES = 5 << 20
+MAX_PARTS = 10_000
+MAX_COMPLETE_BYTES = 2 << 20
+_PAGE = 1000
+
+
+def upload_id(request: S3Request) -> UploadId:
+    """The upload that the query names. Raises S3Error NoSuchUpload for what cannot be one."""
+    text = request.query.get("uploadId") or ""
+    if not re.fullmatch(r"[0-9a-f]{32}", text):
+        raise S3Error("NoSuchUpload", UploadId=text)
+    return UploadId(bytes.fromhex(text))
+
+
+def part_number(request: S3Request) -> int:
+    """The part number that the query names. Raises S3Error."""
+    text = request.query.get("partNumber") or ""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_PARTS):
+        raise S3Error(
+            "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive",
+            ArgumentName="partNumber", ArgumentValue=text,
+        )  # fmt: skip
+    return int(text)
+
+
+def upload_meta(upload: Upload) -> ObjectMeta:
+    """What CreateMultipartUpload said of the object to be."""
+    return decode(upload.attributes)
+
+
+async def create_multipart_upload(context: Context, request: S3Request) -> Response:
+    """CreateMultipartUpload: it carries the object's metadata and checksum algorithm; parts and Complete do not."""
+    meta = from_headers(request.headers)
+    wish = request.headers.get(b"x-amz-checksum-algorithm")
+    kind = request.headers.get(b"x-amz-checksum-type")
+    headers = [XML_TYPE]
+    if wish is not None:
+        algorithm = algorithm_named(wish)
+        meta = msgspec.structs.replace(
+            meta, checksum=algorithm.name, checksum_type=multipart_type(algorithm, kind)
+        )
+        headers += [
+            (b"x-amz-checksum-algorithm", algorithm.name.encode()),
+            (b"x-amz-checksum-type", meta.checksum_type.encode()),
+        ]
+    elif kind is not None:
+        raise S3Error(
+            "InvalidRequest",
+            "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
+        )
+    bucket = await context.objects.get_bucket(request.bucket)
+    upload = await context.objects.create_upload(bucket, request.key, encode(meta))
+    xml = (
+        element("Bucket", request.bucket)
+        + element("Key", request.key.decode())
+        + element("UploadId", upload.hex())
+    )
+    return Response(
+        status=200, headers=headers, body=document("InitiateMultipartUploadResult", xml)
+    )
+
+
+async def upload_part(context: Context, request: S3Request) -> Response:
+    """UploadPart."""
+    number, upload = part_number(request), upload_id(request)
+    body = request.body()
+    bucket = await context.objects.get_bucket(request.bucket)
+    opened = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
+    if opened.checksum:
+        body.compute(ALGORITHMS[opened.checksum])
+    stored = PartMeta()
+
+    def seal(size: int) -> Seal:
+        nonlocal stored
+        sealed = body.seal(size)
+        if sealed.checksum is not None:
+            stored = PartMeta(checksum=sealed.checksum[0].name, value=sealed.checksum[1])
+        return Seal(validator=sealed.md5.hex(), attributes=encode(stored))
+
+    part = await context.objects.put_part(
+        bucket,
+        request.key,
+        upload,
+        number,
+        PutRequest(source=body, digests=body.digests, seal=seal),
+    )
+    headers = [(b"ETag", quoted(part.validator))]
+    if stored.checksum:
+        headers.append((ALGORITHMS[stored.checksum].header, encode_value(stored.value).encode()))
+    return Response(status=200, headers=headers)
+
+
+@attrs.frozen
+class _Listed:
+    """A part as Complete lists it."""
+
+    choice: PartChoice
+    checksums: dict[str, str]
+
+
+def parse_complete(body: bytes) -> list[_Listed]:
+    """The part list of a Complete. Raises S3Error."""
+    root = parse(body, "CompleteMultipartUpload")
+    listed = []
+    for node in root.all("Part"):
+        number, etag = node.get("PartNumber"), node.get("ETag")
+        if number is None or etag is None or not re.fullmatch(r"\d{1,5}", number):
+            raise S3Error("MalformedXML")
+        if not 1 <= int(number) <= MAX_PARTS:
+            raise S3Error(
+                "InvalidArgument",
+                "PartNumber must be >= 1 and <= 10000.",
+                ArgumentName="partNumber",
+                ArgumentValue=number,
+            )
+        sums = {
+            name: value for name in ALGORITHMS if (value := node.get(f"Checksum{name}")) is not None
+        }
+        listed.append(_Listed(PartChoice(number=int(number), validator=etags(etag)[0]), sums))
+    if not listed or len(listed) > MAX_PARTS:
+        raise S3Error("MalformedXML")
+    numbers = [item.choice.number for item in listed]
+    if any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise S3Error("InvalidPartOrder")
+    return listed
+
+
+async def complete_multipart_upload(context: Context, request: S3Request) -> Response:
+    """CompleteMultipartUpload: one compare-and-set; a repetition gets the same answer."""
+    upload = upload_id(request)
+    expect = write_conditions(request.headers)
+    announced = _announced_checksum(request)
+    listed = parse_complete(await _complete_body(request))
+    bucket = await context.objects.get_bucket(request.bucket)
+
+    def judge(opened: Upload, parts: Sequence[Part]) -> Seal:
+        meta = upload_meta(opened)
+        _check_parts(request, listed, parts)
+        md5 = hashlib.md5(
+            b"".join(bytes.fromhex(part.validator) for part in parts), usedforsecurity=False
+        )
+        if meta.checksum:
+            algorithm = ALGORITHMS[meta.checksum]
+            values = [(decode_part(part.attributes).value, part.size) for part in parts]
+            value = combine(algorithm, meta.checksum_type, values)
+            meta = msgspec.structs.replace(meta, checksum_value=value)
+            _check_announced(
+                announced, algorithm.header, value, composite=meta.checksum_type == COMPOSITE
+            )
+        return Seal(validator=f"{md5.hexdigest()}-{len(parts)}", attributes=encode(meta))
+
+    version = await context.objects.complete_upload(
+        bucket, request.key, upload, [item.choice for item in listed], judge, expect
+    )
+    host = request.headers.get(b"host") or ""
+    xml = element("Location", f"http://{host}{request.head.path.decode('latin-1')}")
+    xml += element("Bucket", request.bucket) + element("Key", request.key.decode())
+    xml += f'<ETag>"{version.validator}"</ETag>'
+    meta = decode(version.attributes)
+    if meta.checksum_value:
+        xml += element(f"Checksum{meta.checksum}", meta.checksum_value) + element(
+            "ChecksumType", meta.checksum_type
+        )
+    headers = [XML_TYPE, *checksum_headers(meta)]
+    return Response(
+        status=200, headers=headers, body=document("CompleteMultipartUploadResult", xml)
+    )
+
+
+async def _complete_body(request: S3Request) -> bytes:
+    # The checksum headers of a Complete speak of the object, not of this body: only its signature is checked.
+    if request.raw_body.length is not None and request.raw_body.length > MAX_COMPLETE_BYTES:
+        raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=MAX_COMPLETE_BYTES)
+    return await request.body(with_checksum=False).read_all(MAX_COMPLETE_BYTES)
+
+
+def _announced_checksum(request: S3Request) -> tuple[bytes, str] | None:
+    for name, value in request.headers.items:
+        if any(algorithm.header == name for algorithm in ALGORITHMS.values()):
+            return name, value.decode("latin-1")
+    return None
+
+
+def _check_announced(
+    announced: tuple[bytes, str] | None, header: bytes, value: str, *, composite: bool
+) -> None:
+    if announced is None or announced[0] != header:
+        return
+    known = value.partition("-")[0] if composite and "-" not in announced[1] else value
+    if announced[1] != known:
+        raise S3Error(
+            "BadDigest", "The checksum you specified did not match the calculated checksum."
+        )
+
+
+def _check_parts(request: S3Request, listed: Sequence[_Listed], parts: Sequence[Part]) -> None:
+    for item, part in zip(listed[:-1], parts[:-1], strict=True):
+        del item
+        if part.size < MIN_PART_BYTES:
+            raise S3Error(
+                "EntityTooSmall", ProposedSize=part.size, MinSizeAllowed=MIN_PART_BYTES, PartNumber=part.number,
+                ETag=part.validator,
+            )  # fmt: skip
+    for item, part in zip(listed, parts, strict=True):
+        known = decode_part(part.attributes)
+        for name, value in item.checksums.items():
+            if name == known.checksum and value != encode_value(known.value):
+                raise S3Error(
+                    "InvalidPart",
+                    UploadId=request.query.get("uploadId"),
+                    PartNumber=part.number,
+                    ETag=part.validator,
+                )
+
+
+async def abort_multipart_upload(context: Context, request: S3Request) -> Response:
+    """AbortMultipartUpload."""
+    bucket = await context.objects.get_bucket(request.bucket)
+    await context.objects.abort_upload(bucket, request.key, upload_id(request))
+    return Response(status=204)
+
+
+async def list_parts(context: Context, request: S3Request) -> Response:
+    """ListParts."""
+    upload = upload_id(request)
+    limit_text, marker_text = (
+        request.query.get("max-parts"),
+        request.query.get("part-number-marker"),
+    )
+    limit = min(bounded_int(limit_text, "max-parts") if limit_text else _PAGE, _PAGE)
+    after = bounded_int(marker_text, "part-number-marker") if marker_text else 0
+    bucket = await context.objects.get_bucket(request.bucket)
+    meta = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
+    parts, more = await context.objects.list_parts(
+        bucket, request.key, upload, after=after, limit=max(limit, 1)
+    )
+    shown = parts[:limit]
+    owner = request.identity.owner
+    xml = (
+        element("Bucket", request.bucket)
+        + element("Key", request.key.decode())
+        + element("UploadId", upload.hex())
+    )
+    xml += f"<Initiator>{element('ID', owner)}{element('DisplayName', owner)}</Initiator>"
+    xml += f"<Owner>{element('ID', owner)}{element('DisplayName', owner)}</Owner>"
+    xml += element("StorageClass", "STANDARD") + element("PartNumberMarker", after)
+    if meta.checksum:
+        xml += element("ChecksumAlgorithm", meta.checksum) + element(
+            "ChecksumType", meta.checksum_type
+        )
+    if shown:
+        xml += element("NextPartNumberMarker", shown[-1].part.number)
+    xml += element("MaxParts", limit) + element("IsTruncated", str(more and limit > 0).lower())
+    for info in shown:
+        known = decode_part(info.part.attributes)
+        checksum = (
+            element(f"Checksum{known.checksum}", encode_value(known.value))
+            if known.checksum
+            else ""
+        )
+        xml += (
+            f"<Part>{element('PartNumber', info.part.number)}{element('LastModified', timestamp(info.mtime_ms))}"
+            f'<ETag>"{info.part.validator}"</ETag>{element("Size", info.part.size)}{checksum}</Part>'
+        )
+    return Response(status=200, headers=[XML_TYPE], body=document("ListPartsResult", xml))
+
+
+async def list_multipart_uploads(context: Context, request: S3Request) -> Response:
+    """ListMultipartUploads: by key, uploads of a key by their initiation."""
+    params = ListParams.of(request, "max-uploads")
+    key_marker = (request.query.get("key-marker") or "").encode("utf-8", "surrogateescape")
+    id_marker = request.query.get("upload-id-marker") or ""
+    rows = await _collect_uploads(context, request, params, key_marker, id_marker)
+    shown, more = rows[: params.max_keys], len(rows) > params.max_keys
+    owner = f"<ID>{request.identity.owner}</ID><DisplayName>{request.identity.owner}</DisplayName>"
+    xml = (
+        element("Bucket", request.bucket)
+        + params.element("KeyMarker", key_marker)
+        + element("UploadIdMarker", id_marker)
+    )
+    if more and shown:
+        last_key, last_upload = shown[-1]
+        xml += params.element("NextKeyMarker", last_key)
+        xml += element(
+            "NextUploadIdMarker", last_upload.upload_id.hex() if last_upload is not None else ""
+        )
+    xml += params.element("Prefix", params.prefix) + params.element(
+        "Delimiter", params.delimiter or None
+    )
+    xml += element("EncodingType", params.encoding_type) + element("MaxUploads", params.max_keys)
+    xml += element("IsTruncated", str(more).lower())
+    for key, upload in shown:
+        if upload is None:
+            xml += f"<CommonPrefixes>{params.element('Prefix', key)}</CommonPrefixes>"
+        else:
+            xml += (
+                f"<Upload>{params.element('Key', key)}{element('UploadId', upload.upload_id.hex())}"
+                f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+                f"{element('Initiated', timestamp(upload.mtime_ms))}</Upload>"
+            )
+    return Response(
+        status=200, headers=[XML_TYPE], body=document("ListMultipartUploadsResult", xml)
+    )
+
+
+async def _collect_uploads(
+    context: Context, request: S3Request, params: ListParams, key_marker: bytes, id_marker: str
+) -> list[tuple[bytes, Upload | None]]:
+    """One row more than fits, in order; None stands for a common prefix."""
+    bucket = await context.objects.get_bucket(request.bucket)
+    rows: list[tuple[bytes, Upload | None]] = []
+    start = max(key_marker, params.prefix)
+    more = True
+    while more and len(rows) <= params.max_keys:
+        uploads, more = await context.objects.list_uploads(
+            bucket, prefix=params.prefix, start=start, limit=_PAGE
+        )
+        passed = not id_marker
+        for info in uploads:
+            if info.key == key_marker and not passed:
+                passed = info.upload.upload_id.hex() == id_marker
+                continue
+            if info.key < key_marker or (info.key == key_marker and not id_marker):
+                continue
+            cut = info.key.find(params.delimiter, len(params.prefix)) if params.delimiter else -1
+            if cut < 0:
+                rows.append((info.key, info.upload))
+                continue
+            prefix = info.key[: cut + len(params.delimiter)]
+            if (not rows or rows[-1][0] != prefix) and prefix != key_marker:
+                rows.append((prefix, None))
+        if uploads:
+            start = uploads[-1].key + b"\0"
+        else:
+            break
+    return rows
