@@ -1,0 +1,204 @@
+"""The one place that knows the order of the steps: request id, health, route, authenticate, authorize, dispatch, translate, log.
+
+An operation is reached only with a Verified signature in hand; the table of operations has no default.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from random import Random
+
+import attrs
+
+from cluster.errors import ClusterError
+from s3.errors import S3Error
+from s3.messages import BodyError, RequestBody, RequestHead, Response
+from s3.ops import HANDLERS, Operation
+from s3.request import Context, Identity, S3Request
+from s3.router import Route, host_bucket, route
+from s3.sigv4 import Verified, parse, verify
+from s3.translate import translate
+from s3.xml import DECLARATION, element
+
+HEALTH_PREFIX = b"/-/"
+
+
+@attrs.frozen(kw_only=True)
+class Answered:
+    """Event: a request was answered. Becomes a line of the access log; never holds a secret."""
+
+    request_id: str
+    remote: str
+    method: str
+    operation: str
+    bucket: str | None
+    key: str | None
+    access_key: str | None
+    status: int
+    code: str | None
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """Event: a request met a bug. `error` has the traceback."""
+
+    request_id: str
+    error: BaseException
+
+
+@attrs.frozen(kw_only=True)
+class GatewaySettings:
+    """What the operator says of the S3 side."""
+
+    region: str = "us-east-1"
+    base_domains: tuple[str, ...] = ()  # virtual-host style below these
+
+
+class Gateway:
+    """s3.messages.Handler: answers every request, whatever happens."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        settings: GatewaySettings,
+        identities: Callable[[str], tuple[Identity, str] | None],
+        ready: Callable[[], Awaitable[tuple[bool, str]]],
+        rng: Random,
+        emit: Callable[[object], None],
+        operations: Mapping[str, Operation] = HANDLERS,
+    ) -> None:
+        self._context = context
+        self._settings = settings
+        self._identities = identities  # access key -> identity and secret
+        self._ready = ready
+        self._rng = rng
+        self._emit = emit
+        self._operations = operations
+
+    async def handle(self, head: RequestHead, body: RequestBody) -> Response:
+        """See s3.messages.Handler."""
+        began = self._context.now()
+        request_id = f"{self._rng.getrandbits(64):016X}"
+        trail = _Trail()
+        code: str | None = None
+        try:
+            response = await self._answer(head, body, request_id, trail)
+        except S3Error as error:
+            code, response = error.code, _error_response(head, error, request_id)
+        except ClusterError as error:
+            translated = translate(error, bucket=trail.bucket, key=trail.key)
+            code, response = translated.code, _error_response(head, translated, request_id)
+        except BodyError:
+            # The connection is not to be used again; whether the client still listens is its business.
+            code = "IncompleteBody"
+            response = _error_response(head, S3Error("IncompleteBody"), request_id)
+            response.close = True
+        except Exception as error:  # noqa: BLE001 - a bug in one request must not end the connection's task
+            self._emit(Failure(request_id=request_id, error=error))
+            code, response = (
+                "InternalError",
+                _error_response(head, S3Error("InternalError"), request_id),
+            )
+        response.headers += [
+            (b"x-amz-request-id", request_id.encode()),
+            (b"x-amz-id-2", request_id.encode()),
+            (b"Date", _date(int(began))),
+            (b"Server", b"storectl"),
+        ]
+        self._emit(
+            Answered(
+                request_id=request_id,
+                remote=head.remote,
+                method=head.method,
+                operation=trail.operation,
+                bucket=trail.bucket,
+                key=trail.key,
+                access_key=trail.access_key,
+                status=response.status,
+                code=code,
+                seconds=self._context.now() - began,
+            )  # fmt: skip
+        )
+        return response
+
+    async def _answer(
+        self, head: RequestHead, body: RequestBody, request_id: str, trail: "_Trail"
+    ) -> Response:
+        domains = self._settings.base_domains
+        if head.path.startswith(HEALTH_PREFIX) and host_bucket(head, domains) is None:
+            trail.operation = "Health"
+            return await self._health(head)
+        found = route(head, domains)
+        trail.operation, trail.bucket = found.operation, found.bucket
+        trail.key = None if found.key is None else found.key.decode()
+        verified, identity = self._authenticate(head, found)
+        trail.access_key = verified.access_key
+        request = S3Request(
+            head=head,
+            route=found,
+            raw_body=body,
+            verified=verified,
+            identity=identity,
+            request_id=request_id,
+        )
+        return await self._operations[found.operation](self._context, request)
+
+    def _authenticate(self, head: RequestHead, found: Route) -> tuple[Verified, Identity]:
+        """Who signed the request. Raises S3Error: there is no way past this without a good signature."""
+        signed = parse(head, found.query.pairs)
+        if signed is None:
+            raise S3Error("AccessDenied")
+        entry = self._identities(signed.scope.access_key)
+        verified = verify(
+            head,
+            signed,
+            secret_of=lambda _: None if entry is None else entry[1],
+            region=self._settings.region,
+            now=self._context.now(),
+        )
+        assert entry is not None  # verify has refused an unknown key
+        return verified, entry[0]
+
+    async def _health(self, head: RequestHead) -> Response:
+        if head.method not in {"GET", "HEAD"}:
+            raise S3Error("MethodNotAllowed", headers=((b"Allow", b"GET, HEAD"),))
+        if head.path == b"/-/live":
+            return Response(status=200, body=b"live\n")
+        if head.path == b"/-/ready":
+            is_ready, why = await self._ready()
+            headers = [] if is_ready else [(b"Retry-After", b"5")]
+            return Response(
+                status=200 if is_ready else 503, headers=headers, body=f"{why}\n".encode()
+            )
+        return Response(status=404, body=b"not found\n")
+
+
+@attrs.define
+class _Trail:
+    """What is known of a request so far, for errors and the log."""
+
+    operation: str = "-"
+    bucket: str | None = None
+    key: str | None = None
+    access_key: str | None = None
+
+
+def _error_response(head: RequestHead, error: S3Error, request_id: str) -> Response:
+    headers = list(error.headers)
+    if error.status == 304 or head.method == "HEAD":
+        return Response(status=error.status, headers=headers, length=0)
+    fields = "".join(element(name, value) for name, value in error.fields.items())
+    resource = head.path.decode("latin-1")
+    body = (
+        f"{DECLARATION}<Error>{element('Code', error.code)}{element('Message', error.message)}{fields}"
+        f"{element('Resource', resource)}{element('RequestId', request_id)}{element('HostId', request_id)}</Error>"
+    )
+    headers.append((b"Content-Type", b"application/xml"))
+    return Response(status=error.status, headers=headers, body=body.encode("utf-8", "replace"))
+
+
+@functools.lru_cache(maxsize=4)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
