@@ -1,0 +1,1 @@
+"""Which drives form which sets, and what a layout tolerates."""
