@@ -4,6 +4,7 @@ ClusterError
   UnavailableError        a retry may succeed; nothing of the request is half visible
     QuorumError           fewer drives answered than the quorum asks for
     OutcomeUnknownError   the write may or may not have taken effect; it is never half applied
+    SupersededError       what was being read was replaced or deleted meanwhile: get it again
     OverloadedError       a bounded queue or budget is full
   StorageFullError        the drives have no room; deletes still work
   NotFoundError           bucket, key, version or upload does not exist
@@ -33,6 +34,10 @@ class QuorumError(UnavailableError):
 
 class OutcomeUnknownError(UnavailableError):
     """The write may have taken effect or may still; a read will tell."""
+
+
+class SupersededError(UnavailableError):
+    """The version that was being read was replaced or deleted meanwhile, and its bytes are gone: get the key again."""
 
 
 class OverloadedError(UnavailableError):

@@ -63,8 +63,8 @@ class _Unfenced:
 
     async def read_blocks(
         self,
-        header: ShardHeader,
-        first: int,
+        header: ShardHeader,  # noqa: ARG002
+        first: int,  # noqa: ARG002
         lengths: Sequence[int],  # noqa: ARG002
     ) -> Sequence[memoryview]:
         """Never asked."""

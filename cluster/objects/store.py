@@ -6,7 +6,7 @@ import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
-from cluster.errors import PreconditionError
+from cluster.errors import PreconditionError, SupersededError, UnavailableError
 from cluster.ids import NodeId, UploadId
 from cluster.layout import Layout
 from cluster.metadata.table import Table
@@ -28,6 +28,8 @@ from cluster.objects.put import put_body
 from cluster.register.mutations import DeleteCurrent, Precondition
 from cluster.register.records import Part, Upload, Version
 from cluster.runtime import Runtime
+
+MAX_READS = 4
 
 
 class ObjectStore:
@@ -64,7 +66,16 @@ class ObjectStore:
     async def get(self, bucket: Bucket, key: bytes) -> Object:
         """The live version. Raises NotFoundError("key")."""
         ref = self._context.key_ref(bucket, key)
-        return StoredObject(self._context, ref, await self._context.table.read(ref, bodies=True))
+        for _ in range(MAX_READS):
+            found = StoredObject(
+                self._context, ref, await self._context.table.read(ref, bodies=True)
+            )
+            try:
+                await found.fetch_inline()
+            except SupersededError:
+                continue
+            return found
+        raise UnavailableError("the object changes faster than it can be read")
 
     async def copy(
         self, source: Object, bucket: Bucket, key: bytes, request: PutRequest
