@@ -1,0 +1,37 @@
+"""The real side of cluster.runtime: clock, randomness, threads, and the log as the listener of events."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+_FILE_THREADS = 16  # they wait for disks, mostly
+
+
+class Machine:
+    """cluster.runtime.Runtime on this machine."""
+
+    def __init__(self, listener: Callable[[object], None]) -> None:
+        self.rng: random.Random = random.SystemRandom()
+        self._listener = listener
+        self._threads = trio.CapacityLimiter(_FILE_THREADS)
+
+    def wall_ms(self) -> int:
+        """See Runtime."""
+        return time.time_ns() // 1_000_000
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """See Runtime."""
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
+
+    def emit(self, event: object) -> None:
+        """See Runtime."""
+        self._listener(event)
+
+    @staticmethod
+    def now() -> float:
+        """Seconds since 1970."""
+        return time.time()

@@ -1,0 +1,259 @@
+"""A node: its drives opened, the layout found or formed, registers and objects on top. The composition root of the cluster side."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import apsw
+import attrs
+import trio
+
+from cluster import secrets
+from cluster.clock import HybridClock
+from cluster.config import Config, expand_drives
+from cluster.drives.absent_drive import AbsentDrive
+from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
+from cluster.drives.file_ops import FileOps
+from cluster.drives.format import (
+    Plan,
+    Seat,
+    carry_out,
+    decide,
+    finish,
+    heal_copies,
+    inspect,
+    remember_fault,
+)
+from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.erasure.codec import CODEC, codec_for
+from cluster.erasure.profile import parse_profile
+from cluster.errors import ConfigError
+from cluster.layout import Layout, Node as LayoutNode, decode_layout, encode_layout
+from cluster.metadata.table import Table
+from cluster.objects.context import ObjectSettings
+from cluster.objects.store import ObjectStore
+from cluster.quorum import Quorum
+from cluster.register.mutations import HeadIs
+from cluster.runtime import Runtime
+from cluster.topology.formation import Tolerance, arrange, form_sets, tolerates
+
+LAYOUT_DOCUMENT = b"layout"
+
+
+@attrs.frozen
+class DriveNotOpened:
+    """Event: a drive of the node is not in service from the start on."""
+
+    path: str
+    state: DriveState
+    reason: str
+
+
+class Node:
+    """What runs on one machine. Made by open_node."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        drives: Sequence[Drive],
+        layout: Layout,
+        table: Table,
+        store: ObjectStore,
+        root_key: secrets.KeyPair,
+    ) -> None:
+        self.plan = plan
+        self.drives = drives
+        self.layout = layout
+        self.table = table
+        self.store = store
+        self.root_key = root_key
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the layout survives."""
+        return tolerates(self.layout.sets, self.layout.k, self.layout.m)
+
+    async def ready(self) -> tuple[bool, str]:
+        """Whether every set has its write quorum, and a line that says what is missing."""
+        states = {drive.drive_id: drive.state for drive in self.drives}
+        quorum = Quorum(self.layout.n)
+        for erasure_set in self.layout.sets:
+            voting = sum(states.get(p.drive) in VOTING for p in erasure_set.positions)
+            if voting < quorum.accept:
+                lacking = "read and write" if voting < quorum.read else "write"
+                return (
+                    False,
+                    f"set {erasure_set.set_id}: {lacking} quorum lost ({voting} of {self.layout.n} drives vote)",
+                )
+        return True, "ready"
+
+    async def drive_statuses(self) -> list[DriveStatus]:
+        """All drives of the node, in order."""
+        return [await drive.status() for drive in self.drives]
+
+
+def state_folder(config: Config, paths: Sequence[Path]) -> Path:
+    """Where the node keeps its identity, keys and sockets."""
+    return Path(config.state).absolute() if config.state else paths[0].parent / "storectl-state"
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config,
+    runtime: Runtime,
+    environment: Mapping[str, str],
+) -> AsyncIterator[Node]:
+    """The node, while the block runs. Raises ConfigError for what the operator must mend, QuorumError."""
+    paths = expand_drives(config.drives)
+    state = state_folder(config, paths)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = FileOps()
+    plan = await runtime.offload(partial(_prepare_drives, config, paths, runtime, files))
+    profile = parse_profile(plan.code)
+    codec_for(profile.k, profile.m)
+    async with AsyncExitStack() as stack:
+        drives = [
+            await _open_seat(stack, seat, plan, config, runtime, files) for seat in plan.seats
+        ]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        _watch_faults(drives, nursery, runtime, files)
+        layout = _first_layout(plan, config)
+        by_id = {drive.drive_id: drive for drive in drives}
+        sets = {s.set_id: [by_id[p.drive] for p in s.positions] for s in layout.sets}
+        clock = HybridClock(runtime.wall_ms, runtime.rng.getrandbits(64))
+        table = Table(
+            drives_of=sets.__getitem__, layout=lambda: layout, clock=clock, runtime=runtime
+        )
+        nursery.start_soon(table.run)
+        is_new = await _agree_on_layout(table, layout)
+        root_key = await _root_key(table, state, runtime, environment, is_new=is_new)
+        await runtime.offload(partial(finish, plan, files))
+        store = ObjectStore(
+            table=table, drives_of=sets.__getitem__, layout=lambda: layout, clock=clock, runtime=runtime,
+            node_id=plan.node, nursery=nursery, settings=ObjectSettings(buffer_budget=config.buffer_mib << 20),
+        )  # fmt: skip
+        yield Node(plan, drives, layout, table, store, root_key)
+
+
+def _prepare_drives(
+    config: Config, paths: Sequence[Path], runtime: Runtime, files: FileOps
+) -> Plan:
+    """Look at the folders, decide, and format what is to be formatted. Blocking."""
+    founds = [inspect(path) for path in paths]
+    plan = decide(
+        founds,
+        code=config.erasure or None,
+        arrange=partial(arrange, config.erasure or None),
+        new_id=lambda: runtime.rng.randbytes(16),
+    )
+    try:
+        carry_out(plan, files)
+    except OSError as error:
+        raise ConfigError(
+            f"formatting failed: {error}. Mend it and start again: the start goes on where it stopped."
+        ) from error
+    for seat in plan.seats:
+        if seat.state is DriveState.ACTIVE:
+            heal_copies(seat.path, files)
+    return plan
+
+
+async def _open_seat(
+    stack: AsyncExitStack, seat: Seat, plan: Plan, config: Config, runtime: Runtime, files: FileOps
+) -> Drive:
+    settings = DriveSettings(
+        cache_bytes=config.row_cache_mib << 20,
+        read_grace_ms=int(config.read_grace_seconds * 1000),
+        min_free_bytes=config.min_free_mib << 20,
+    )
+    if seat.state is DriveState.ACTIVE:
+        try:
+            return await stack.enter_async_context(
+                open_local_drive(
+                    seat.path, plan.cluster, seat.member, runtime, settings=settings, files=files
+                )
+            )
+        except (OSError, apsw.Error) as error:
+            seat = attrs.evolve(
+                seat, state=DriveState.FAULTY, reason=f"{seat.path} cannot be opened: {error}"
+            )
+    runtime.emit(DriveNotOpened(str(seat.path), seat.state, seat.reason))
+    return AbsentDrive(seat)
+
+
+def _watch_faults(
+    drives: Sequence[Drive], nursery: trio.Nursery, runtime: Runtime, files: FileOps
+) -> None:
+    """A drive that fails is remembered by the others, so that a restart does not take it in again."""
+    local = [drive for drive in drives if isinstance(drive, LocalDrive)]
+
+    async def remember(failed: LocalDrive, reason: str) -> None:
+        roots = [drive.root for drive in local if drive is not failed]
+        await runtime.offload(partial(remember_fault, roots, failed.drive_id, reason, files))
+
+    for drive in local:
+        drive.on_fault = lambda failed, reason: nursery.start_soon(remember, failed, reason)
+
+
+def _first_layout(plan: Plan, config: Config) -> Layout:
+    profile = parse_profile(plan.code)
+    members = [seat.member for seat in plan.seats]
+    return Layout(
+        epoch=1,
+        cluster=plan.cluster,
+        nodes=(LayoutNode(node=plan.node, address=config.listen),),
+        sets=form_sets([(m.drive, plan.node, m.set_id, m.position) for m in members], profile),
+        system_set=0,
+        k=profile.k,
+        m=profile.m,
+        codec=CODEC,
+    )
+
+
+async def _agree_on_layout(table: Table, layout: Layout) -> bool:
+    """Write the layout's register at a first start; True: this was one. Raises ConfigError for another code."""
+    known = await table.read_document(LAYOUT_DOCUMENT)
+    if known is None:
+        await table.write_document(
+            LAYOUT_DOCUMENT, encode_layout(layout), expect=(HeadIs(stamp=None),)
+        )
+        return True
+    agreed = decode_layout(known[0])
+    if agreed.codec != layout.codec:
+        raise ConfigError(
+            f"the cluster is coded with {agreed.codec}; this program codes with {layout.codec}"
+        )
+    if agreed.sets != layout.sets:
+        raise ConfigError(
+            "the drives' format.json and the cluster's layout disagree about the sets"
+        )
+    return False
+
+
+async def _root_key(
+    table: Table, state: Path, runtime: Runtime, environment: Mapping[str, str], *, is_new: bool
+) -> secrets.KeyPair:
+    """The root key pair: drawn or given at the first start, afterwards what the register says."""
+    given = secrets.given_key_pair(environment)
+    known = await table.read_document(secrets.DOCUMENT)
+    key = secrets.sealing_key(state, runtime.rng, may_create=is_new or known is None)
+    if known is None:
+        pair = given if given is not None else secrets.draw_key_pair(runtime.rng)
+        await table.write_document(
+            secrets.DOCUMENT, secrets.seal(pair, key, runtime.rng), expect=(HeadIs(stamp=None),)
+        )
+    else:
+        pair = secrets.unseal(known[0], key)
+        if given is not None and given != pair:
+            raise ConfigError(
+                "the root key pair that was given is not this cluster's: leave STORECTL_ROOT_ACCESS_KEY and "
+                "STORECTL_ROOT_SECRET_KEY out, or give the right ones"
+            )
+    credentials = json.dumps(
+        {"access_key": pair.access_key, "secret_key": pair.secret_key}, indent=2
+    )
+    secrets.write_private(state / secrets.CREDENTIALS_FILE, credentials.encode() + b"\n")
+    return pair
