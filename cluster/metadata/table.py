@@ -222,6 +222,10 @@ class Table:
     async def _run(self, ref: RegisterRef, operation: Operation) -> Committed:
         drives = self._drives_of(ref.set_id)
         settings = self._settings
+        # An ACCEPT that is known to reach too few could only leave its outcome open.
+        voters = sum(drive.state in VOTING for drive in drives)
+        if voters < Quorum(len(drives)).accept:
+            raise QuorumError(Quorum(len(drives)).accept, voters)
         proposer = Proposer(
             operation,
             self._quorum(ref),

@@ -56,7 +56,7 @@ async def store_large(
                 rest = await body.begin(first[:filled])
                 break
             except (QuorumError, StorageFullError):
-                lost = body.lost
+                lost |= body.lost
                 fewer = adaptive_data_shards(layout.k, layout.m, len(drives) - len(lost))
                 if fewer is None or fewer >= k:
                     raise

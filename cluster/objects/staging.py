@@ -79,7 +79,7 @@ class Staging:
     _digests: bytes = attrs.field(default=b"", init=False)
     _written: int = attrs.field(default=0, init=False)  # bitmaps of positions
     _durable: int = attrs.field(default=0, init=False)
-    _judged: int = attrs.field(default=0, init=False)  # the bitmap that the last wait was for
+    _judged: int = attrs.field(default=0, init=False)  # positions that are worth another try
     _first_at: float = attrs.field(default=0.0, init=False)
     _full: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -109,7 +109,7 @@ class Staging:
 
     @property
     def lost(self) -> frozenset[int]:
-        """Positions that had not done what was waited for last."""
+        """Positions without which the body can be tried again."""
         return frozenset(p for p in range(len(self._drives)) if not self._judged >> p & 1)
 
     @property
@@ -141,8 +141,7 @@ class Staging:
         with trio.move_on_after(self._context.settings.retry_seconds):
             while self._written.bit_count() < self._needed <= len(self._alive):
                 await self._changed.wait()
-        self._judged = self._written & self._alive_bits()
-        self._require(self._judged)
+        self._judge(self._written & self._alive_bits())
 
     async def close(self, digests: bytes, patience: float) -> int:
         """Make the shards durable. The bitmap of positions that are; stragglers go on for a while."""
@@ -153,8 +152,7 @@ class Staging:
         with trio.move_on_after(patience):
             while self._durable.bit_count() < self._needed <= len(self._alive):
                 await self._changed.wait()
-        self._judged = self._durable
-        self._require(self._durable)
+        self._judge(self._durable)
         if self._durable.bit_count() < len(self._alive):
             spent = trio.current_time() - self._first_at
             grace = max(2 * spent, settings.straggler_min_seconds)
@@ -177,6 +175,12 @@ class Staging:
 
     def _alive_bits(self) -> int:
         return sum(1 << shard.position for shard in self._alive)
+
+    def _judge(self, done: int) -> None:
+        """Lost are those that failed; where enough are left, those that are too late."""
+        alive = self._alive_bits()
+        self._judged = done if alive.bit_count() >= self._needed else alive
+        self._require(done)
 
     def _require_alive(self) -> None:
         self._judged = self._alive_bits()
