@@ -57,24 +57,24 @@ class _Unfenced:
         del request
         reply(NotVoting("not fenced"))
 
-    def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:  # noqa: ARG002
+    def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:
         """Never asked."""
         raise DriveError("not fenced")
 
     async def read_blocks(
         self,
-        header: ShardHeader,  # noqa: ARG002
-        first: int,  # noqa: ARG002
-        lengths: Sequence[int],  # noqa: ARG002
+        header: ShardHeader,
+        first: int,
+        lengths: Sequence[int],
     ) -> Sequence[memoryview]:
         """Never asked."""
         raise DriveError("not fenced")
 
-    async def read_digests(self, header: ShardHeader, stripes: int) -> bytes:  # noqa: ARG002
+    async def read_digests(self, header: ShardHeader, stripes: int) -> bytes:
         """Never asked."""
         raise DriveError("not fenced")
 
-    async def stat_shard(self, data_id: DataId, position: int) -> int | None:  # noqa: ARG002
+    async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """Never asked."""
         raise DriveError("not fenced")
 

@@ -1,0 +1,165 @@
+"""Who wins where several want the same, and that exactly one does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from cluster.errors import ClusterError, NotEmptyError, NotFoundError, PreconditionError
+from cluster.objects.model import PartChoice, Seal
+from cluster.register.mutations import Absent, ValidatorIn
+from cluster.register.records import Part, Upload
+from tests.objects.local_store import noise, open_store, put_request, read_all
+
+
+async def test_of_32_that_want_the_absent_key_one_gets_it(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        for size in (500, 20_000):
+            key = b"%d" % size
+            winners: list[int] = []
+            others: list[type[ClusterError]] = []
+
+            async def write(number: int, size: int = size, key: bytes = key) -> None:
+                request = put_request(noise(size, number), expect=(Absent(),))
+                try:
+                    await store.put(bucket, key, request)
+                except ClusterError as error:
+                    others.append(type(error))  # noqa: B023 - the nursery ends within the loop
+                else:
+                    winners.append(number)  # noqa: B023
+
+            async with trio.open_nursery() as nursery:
+                for number in range(32):
+                    nursery.start_soon(write, number)
+            assert len(winners) == 1
+            assert others == [PreconditionError] * 31
+            assert await read_all(store, bucket, key) == noise(size, winners[0])
+
+
+async def test_writers_of_one_key_get_their_own_version_and_the_last_stays(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        versions = {}
+
+        async def write(number: int) -> None:
+            version = await store.put(bucket, b"key", put_request(b"%d" % number))
+            versions[version.stamp] = b"%d" % number
+
+        async with trio.open_nursery() as nursery:
+            for number in range(16):
+                nursery.start_soon(write, number)
+        assert len(versions) == 16
+        assert await read_all(store, bucket, b"key") == versions[max(versions)]
+
+
+async def test_conditional_deletes_of_a_vanishing_key_succeed(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        version = await store.put(bucket, b"key", put_request(b"data"))
+        expect = (ValidatorIn(validators=(version.validator,)),)
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(store.delete, bucket, b"key", expect)
+        with pytest.raises(NotFoundError):
+            await store.get(bucket, b"key")
+
+
+def _judge(_: Upload, parts: Sequence[Part]) -> Seal:
+    return Seal(validator=f"multi-{len(parts)}", attributes=b"")
+
+
+async def test_an_upload_is_either_completed_or_aborted(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        for number in range(12):
+            key = b"%d" % number
+            upload = await store.create_upload(bucket, key, b"")
+            data = noise(70_000, number)
+            part = await store.put_part(bucket, key, upload, 1, put_request(data))
+            choices = [PartChoice(number=1, validator=part.validator)]
+            done: list[str] = []
+
+            async def complete() -> None:
+                try:
+                    version = await store.complete_upload(bucket, key, upload, choices, _judge)  # noqa: B023
+                    assert version.size == 70_000
+                    done.append("complete")  # noqa: B023
+                except NotFoundError:
+                    pass
+
+            async def abort() -> None:
+                try:
+                    await store.abort_upload(bucket, key, upload)  # noqa: B023
+                    done.append("abort")  # noqa: B023
+                except NotFoundError:
+                    pass
+
+            async with trio.open_nursery() as nursery:
+                for job in [complete, abort, complete] if number % 2 else [abort, complete, abort]:
+                    nursery.start_soon(job)
+            assert len(set(done)) == 1
+            if "complete" in done:
+                assert await read_all(store, bucket, key) == data
+            else:
+                with pytest.raises(NotFoundError):
+                    await store.get(bucket, key)
+
+
+async def test_a_repeated_complete_after_an_overwrite_says_what_the_first_said(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        upload = await store.create_upload(bucket, b"key", b"")
+        part = await store.put_part(bucket, b"key", upload, 1, put_request(b"data"))
+        choices = [PartChoice(number=1, validator=part.validator)]
+        first = await store.complete_upload(bucket, b"key", upload, choices, _judge)
+        await store.put(bucket, b"key", put_request(b"newer"))
+        again = await store.complete_upload(bucket, b"key", upload, choices, _judge)
+        assert (again.validator, again.stamp) == (first.validator, first.stamp)
+        assert await read_all(store, bucket, b"key") == b"newer"
+
+
+async def test_an_acknowledged_object_is_never_in_a_deleted_bucket(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        for number in range(15):
+            bucket = await store.create_bucket(f"bucket-{number}", "me", b"")
+            outcome: list[str] = []
+
+            async def put(size: int, wait: float) -> None:
+                await trio.sleep(wait)
+                try:
+                    await store.put(bucket, b"key", put_request(noise(size)))  # noqa: B023
+                    outcome.append("put")  # noqa: B023
+                except ClusterError:
+                    pass
+
+            async def delete(wait: float) -> None:
+                await trio.sleep(wait)
+                try:
+                    await store.delete_bucket(bucket)  # noqa: B023
+                    outcome.append("deleted")  # noqa: B023
+                except NotEmptyError:
+                    pass
+                except NotFoundError:
+                    pass
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(put, 10 if number % 2 else 9000, number % 5 / 1000)
+                nursery.start_soon(delete, number % 3 / 1000)
+                nursery.start_soon(delete, number % 4 / 1000)
+            assert "put" not in outcome or "deleted" not in outcome
+            if "put" in outcome:
+                again = await store.get_bucket(bucket.name)
+                assert (await store.get(again, b"key")).version.size
+            elif "deleted" in outcome:
+                with pytest.raises(NotFoundError):
+                    await store.get_bucket(bucket.name)
