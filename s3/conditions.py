@@ -1,6 +1,7 @@
 """Conditional requests: reads by RFC 9110 section 13.2.2, writes as preconditions that travel with the commit."""
 
 import functools
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from cluster.objects.model import Absent, Precondition, Present, ValidatorIn
@@ -21,9 +22,10 @@ def etags(header: str) -> list[str]:
 def http_seconds(header: str) -> float | None:
     """An HTTP date in seconds since 1970; None: it is none, and the header is ignored."""
     try:
-        return parsedate_to_datetime(header).timestamp()
+        when = parsedate_to_datetime(header)
     except (ValueError, TypeError, OverflowError):
         return None
+    return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
 
 
 def check_read(headers: Headers, etag: str, mtime_ms: int, *, prefix: bytes = b"") -> None:

@@ -119,7 +119,7 @@ class Gateway:
                 status=response.status,
                 code=code,
                 seconds=self._context.now() - began,
-            )  # fmt: skip
+            )
         )
         return response
 

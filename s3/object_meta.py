@@ -22,10 +22,14 @@ _STORED = (
     b"expires",
 )
 _META_PREFIX = b"x-amz-meta-"
+STANDARD = "STANDARD"
+# Names for one and the same service here. The archive classes are refused: their objects must not be readable at once.
 STORAGE_CLASSES = frozenset({
-    "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE",
-    "GLACIER_IR", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE",
+    STANDARD, "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR",
 })  # fmt: skip
+_UNSUPPORTED = (
+    b"x-amz-server-side-encryption", b"x-amz-object-lock-", b"x-amz-website-redirect-location", b"x-amz-write-offset-bytes",
+)  # fmt: skip
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, array_like=True):
@@ -39,6 +43,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, array_like=True):
     checksum: str = ""  # algorithm, "" for none
     checksum_type: str = ""
     checksum_value: str = ""  # base64, with -N for a composite one; "" while an upload is open
+    storage_class: str = ""  # "" is STANDARD
 
 
 class PartMeta(msgspec.Struct, frozen=True, array_like=True):
@@ -81,10 +86,12 @@ def from_headers(headers: Headers) -> ObjectMeta:
             )
         if value:
             kept[name.decode()] = value
+    storage_class = headers.get(b"x-amz-storage-class") or STANDARD
     return ObjectMeta(
         content_type=headers.get(b"content-type") or DEFAULT_CONTENT_TYPE,
         headers=kept,
         user=_user_metadata(headers),
+        storage_class="" if storage_class == STANDARD else storage_class,
     )
 
 
@@ -94,12 +101,12 @@ def check_unsupported(headers: Headers) -> None:
     if storage_class is not None and storage_class not in STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass", StorageClassRequested=storage_class)
     for name, _ in headers.items:
-        if name.startswith((b"x-amz-server-side-encryption", b"x-amz-object-lock-")):
+        if name.startswith(_UNSUPPORTED):
             raise S3Error("NotImplemented", Header=name.decode())
+        if name.startswith(b"x-amz-grant-"):
+            raise S3Error("AccessControlListNotSupported")
     if headers.get(b"x-amz-tagging"):
         raise S3Error("NotImplemented", Header="x-amz-tagging")
-    if b"x-amz-write-offset-bytes" in headers:
-        raise S3Error("NotImplemented", Header="x-amz-write-offset-bytes")
     acl = headers.get(b"x-amz-acl")
     if acl not in {None, "private", "bucket-owner-full-control"}:
         raise S3Error("AccessControlListNotSupported")
@@ -127,6 +134,11 @@ def response_headers(meta: ObjectMeta, overrides: dict[str, str]) -> list[tuple[
         (b"x-amz-meta-" + name.encode(), value.encode()) for name, value in meta.user.items()
     ]
     return headers
+
+
+def storage_class_headers(meta: ObjectMeta) -> list[tuple[bytes, bytes]]:
+    """The storage class, where it is not the standard one."""
+    return [(b"x-amz-storage-class", meta.storage_class.encode())] if meta.storage_class else []
 
 
 def checksum_headers(meta: ObjectMeta) -> list[tuple[bytes, bytes]]:

@@ -4,6 +4,7 @@ from cluster.errors import ExistsError
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.names import check_bucket_name
+from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE
 from s3.request import Context, S3Request
 from s3.xml import document, element, parse, timestamp
@@ -40,7 +41,7 @@ async def create_bucket(context: Context, request: S3Request) -> Response:
     try:
         await context.objects.create_bucket(request.bucket, request.identity.owner, b"")
     except ExistsError:
-        known = await context.objects.get_bucket(request.bucket)
+        known = await find_bucket(context, request)
         mine = known.owner == request.identity.owner
         raise S3Error(
             "BucketAlreadyOwnedByYou" if mine else "BucketAlreadyExists", BucketName=request.bucket
@@ -58,7 +59,7 @@ def _check_location(body: bytes, region: str) -> None:
 
 async def head_bucket(context: Context, request: S3Request) -> Response:
     """HeadBucket."""
-    await context.objects.get_bucket(request.bucket)
+    await find_bucket(context, request)
     headers = [
         (b"x-amz-bucket-region", context.region.encode()),
         (b"x-amz-access-point-alias", b"false"),
@@ -69,26 +70,26 @@ async def head_bucket(context: Context, request: S3Request) -> Response:
 
 async def delete_bucket(context: Context, request: S3Request) -> Response:
     """DeleteBucket."""
-    await context.objects.delete_bucket(await context.objects.get_bucket(request.bucket))
+    await context.objects.delete_bucket(await find_bucket(context, request))
     return Response(status=204)
 
 
 async def get_bucket_location(context: Context, request: S3Request) -> Response:
     """GetBucketLocation: empty in us-east-1, as AWS has it."""
-    await context.objects.get_bucket(request.bucket)
+    await find_bucket(context, request)
     region = "" if context.region == "us-east-1" else context.region
     return Response(status=200, headers=[XML_TYPE], body=document("LocationConstraint", region))
 
 
 async def get_bucket_versioning(context: Context, request: S3Request) -> Response:
     """GetBucketVersioning: never configured."""
-    await context.objects.get_bucket(request.bucket)
+    await find_bucket(context, request)
     return Response(status=200, headers=[XML_TYPE], body=document("VersioningConfiguration", ""))
 
 
 async def not_configured(context: Context, request: S3Request) -> Response:
     """The exact code that SDKs probe for, once the bucket is known to exist."""
-    await context.objects.get_bucket(request.bucket)
+    await find_bucket(context, request)
     raise S3Error(request.route.operation, BucketName=request.bucket)
 
 

@@ -21,6 +21,7 @@ from s3.object_meta import (
     from_headers,
     with_checksum,
 )
+from s3.ops.access import EXPECTED_SOURCE_OWNER, find_bucket
 from s3.ops.multipart import part_number, upload_id, upload_meta
 from s3.ops.objects import MAX_PUT_BYTES, XML_TYPE
 from s3.ranges import parse_copy_range
@@ -56,7 +57,9 @@ def parse_source(header: str) -> CopySource:
 
 async def _find_source(context: Context, request: S3Request) -> tuple[CopySource, Object]:
     source = parse_source(request.headers.get(b"x-amz-copy-source") or "")
-    bucket = await context.objects.get_bucket(source.bucket)
+    bucket = await find_bucket(
+        context, request, source.bucket, expected_owner=EXPECTED_SOURCE_OWNER
+    )
     found = await context.objects.get(bucket, source.key)
     version = found.version
     check_read(request.headers, version.validator, version.mtime_ms, prefix=b"x-amz-copy-source-")
@@ -88,7 +91,7 @@ async def copy_object(context: Context, request: S3Request) -> Response:
         )
     old = decode(found.version.attributes)
     replacing = from_headers(request.headers)  # refuses what it must in either case
-    meta = replacing if directive == "REPLACE" else attributes_of(old)
+    meta = replacing if directive == "REPLACE" else attributes_of(old, replacing.storage_class)
     wish = request.headers.get(b"x-amz-checksum-algorithm")
     algorithm = algorithm_named(wish) if wish else ALGORITHMS.get(old.checksum)
     md5 = hashlib.md5(usedforsecurity=False)
@@ -101,7 +104,7 @@ async def copy_object(context: Context, request: S3Request) -> Response:
             stored = with_checksum(meta, (algorithm, checksum.digest()))
         return Seal(validator=md5.hexdigest(), attributes=encode(stored))
 
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     version = await context.objects.copy(
         found,
         bucket,
@@ -116,9 +119,14 @@ async def copy_object(context: Context, request: S3Request) -> Response:
     return _copied("CopyObjectResult", version.validator, version.mtime_ms, stored)
 
 
-def attributes_of(meta: ObjectMeta) -> ObjectMeta:
-    """An object's attributes without its checksum, which is the body's."""
-    return ObjectMeta(content_type=meta.content_type, headers=meta.headers, user=meta.user)
+def attributes_of(meta: ObjectMeta, storage_class: str) -> ObjectMeta:
+    """An object's attributes without those that a copy never takes over: checksum and storage class."""
+    return ObjectMeta(
+        content_type=meta.content_type,
+        headers=meta.headers,
+        user=meta.user,
+        storage_class=storage_class,
+    )
 
 
 def _copied(root: str, validator: str, mtime_ms: int, meta: ObjectMeta) -> Response:
@@ -134,7 +142,7 @@ def _copied(root: str, validator: str, mtime_ms: int, meta: ObjectMeta) -> Respo
 async def upload_part_copy(context: Context, request: S3Request) -> Response:
     """UploadPartCopy."""
     number, upload = part_number(request), upload_id(request)
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     opened = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
     _, found = await _find_source(context, request)
     header = request.headers.get(b"x-amz-copy-source-range")

@@ -9,6 +9,7 @@ from s3.conditions import delete_condition
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.names import check_key
+from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE
 from s3.request import Context, S3Request
 from s3.translate import translate
@@ -49,7 +50,7 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
     entries, quiet = parse_delete(await body.read_all(MAX_BODY_BYTES))
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     outcomes: list[S3Error | None] = [None] * len(entries)
     waiting = iter(enumerate(entries))
 

@@ -10,7 +10,8 @@ import attrs
 from cluster.objects.model import Entry, Listing, Version
 from s3.errors import S3Error
 from s3.messages import Response
-from s3.object_meta import decode
+from s3.object_meta import STANDARD, decode
+from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE, bounded_int
 from s3.request import Context, S3Request
 from s3.xml import document, element, text, timestamp
@@ -68,7 +69,7 @@ def _plain(key: bytes) -> str:
 
 
 async def _page(context: Context, request: S3Request, params: ListParams, start: bytes) -> Listing:
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     if params.max_keys == 0:
         return Listing(entries=(), resume=None)
     return await context.objects.list(
@@ -101,7 +102,7 @@ def _contents(entry: Entry, params: ListParams, owner: str) -> str:
     return (
         f"<Contents><Key>{params.encode(entry.key)}</Key><LastModified>{timestamp(version.mtime_ms)}</LastModified>"
         f'<ETag>"{version.validator}"</ETag>{checksum}<Size>{version.size}</Size>{owner}'
-        "<StorageClass>STANDARD</StorageClass></Contents>"
+        f"<StorageClass>{meta.storage_class or STANDARD}</StorageClass></Contents>"
     )
 
 
@@ -217,8 +218,9 @@ async def list_object_versions(context: Context, request: S3Request) -> Response
 
 
 def _version(key: bytes, version: Version, params: ListParams, owner: str) -> str:
+    storage_class = decode(version.attributes).storage_class or STANDARD
     return (
         f"<Version><Key>{params.encode(key)}</Key><VersionId>null</VersionId><IsLatest>true</IsLatest>"
         f'<LastModified>{timestamp(version.mtime_ms)}</LastModified><ETag>"{version.validator}"</ETag>'
-        f"<Size>{version.size}</Size>{owner}<StorageClass>STANDARD</StorageClass></Version>"
+        f"<Size>{version.size}</Size>{owner}<StorageClass>{storage_class}</StorageClass></Version>"
     )

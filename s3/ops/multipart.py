@@ -30,6 +30,7 @@ from s3.object_meta import (
     encode,
     from_headers,
 )
+from s3.ops.access import find_bucket
 from s3.ops.listing import ListParams
 from s3.ops.objects import XML_TYPE, bounded_int, quoted
 from s3.request import Context, S3Request
@@ -85,7 +86,7 @@ async def create_multipart_upload(context: Context, request: S3Request) -> Respo
             "InvalidRequest",
             "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
         )
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     upload = await context.objects.create_upload(bucket, request.key, encode(meta))
     xml = (
         element("Bucket", request.bucket)
@@ -101,7 +102,7 @@ async def upload_part(context: Context, request: S3Request) -> Response:
     """UploadPart."""
     number, upload = part_number(request), upload_id(request)
     body = request.body()
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     opened = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
     if opened.checksum:
         body.compute(ALGORITHMS[opened.checksum])
@@ -168,7 +169,7 @@ async def complete_multipart_upload(context: Context, request: S3Request) -> Res
     expect = write_conditions(request.headers)
     announced = _announced_checksum(request)
     listed = parse_complete(await _complete_body(request))
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
 
     def judge(opened: Upload, parts: Sequence[Part]) -> Seal:
         meta = upload_meta(opened)
@@ -252,7 +253,7 @@ def _check_parts(request: S3Request, listed: Sequence[_Listed], parts: Sequence[
 
 async def abort_multipart_upload(context: Context, request: S3Request) -> Response:
     """AbortMultipartUpload."""
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     await context.objects.abort_upload(bucket, request.key, upload_id(request))
     return Response(status=204)
 
@@ -266,7 +267,7 @@ async def list_parts(context: Context, request: S3Request) -> Response:
     )
     limit = min(bounded_int(limit_text, "max-parts") if limit_text else _PAGE, _PAGE)
     after = bounded_int(marker_text, "part-number-marker") if marker_text else 0
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     meta = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
     parts, more = await context.objects.list_parts(
         bucket, request.key, upload, after=after, limit=max(limit, 1)
@@ -344,7 +345,7 @@ async def _collect_uploads(
     context: Context, request: S3Request, params: ListParams, key_marker: bytes, id_marker: str
 ) -> list[tuple[bytes, Upload | None]]:
     """One row more than fits, in order; None stands for a common prefix."""
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     rows: list[tuple[bytes, Upload | None]] = []
     start = max(key_marker, params.prefix)
     more = True

@@ -1,5 +1,6 @@
 """PutObject, GetObject, HeadObject, DeleteObject, GetObjectAttributes."""
 
+import re
 from collections.abc import Sequence
 
 from cluster.objects.model import Object, Part, PutRequest, Seal, Version
@@ -8,6 +9,7 @@ from s3.conditions import check_read, delete_condition, write_conditions
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.object_meta import (
+    STANDARD,
     ObjectMeta,
     checksum_headers,
     decode,
@@ -16,14 +18,17 @@ from s3.object_meta import (
     from_headers,
     http_date,
     response_headers,
+    storage_class_headers,
     with_checksum,
 )
+from s3.ops.access import find_bucket
 from s3.ranges import parse_range
 from s3.request import Context, S3Request
 from s3.xml import document, element
 
 MAX_PUT_BYTES = 5 << 30
 _INLINE_RESPONSE_BYTES = 64 * 1024  # smaller bodies go out with the head, in one send
+_NOT_IN_HEADERS = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 _OVERRIDES = {
     "response-content-type": "content-type",
     "response-content-language": "content-language",
@@ -47,7 +52,7 @@ async def put_object(context: Context, request: S3Request) -> Response:
         stored = with_checksum(meta, sealed.checksum)
         return Seal(validator=sealed.md5.hex(), attributes=encode(stored))
 
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     version = await context.objects.put(
         bucket, request.key, PutRequest(source=body, digests=body.digests, seal=seal, expect=expect)
     )
@@ -84,7 +89,7 @@ async def head_object(context: Context, request: S3Request) -> Response:
 async def find_object(context: Context, request: S3Request) -> Object:
     """The object that a GET or HEAD names, its conditions checked. Raises S3Error."""
     check_version_id(request)
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     found = await context.objects.get(bucket, request.key)
     version = found.version
     try:
@@ -99,6 +104,13 @@ async def find_object(context: Context, request: S3Request) -> Object:
 def check_version_id(request: S3Request) -> None:
     """In a bucket without versioning the only version is "null". Raises S3Error."""
     version_id = request.query.get("versionId")
+    if version_id == "":
+        raise S3Error(
+            "InvalidArgument",
+            "Version id cannot be the empty string",
+            ArgumentName="versionId",
+            ArgumentValue="",
+        )
     if version_id not in {None, "null"}:
         raise S3Error("NoSuchVersion", Key=request.key.decode(), VersionId=version_id)
 
@@ -109,12 +121,7 @@ async def _selection(
     """The bytes to send, the response headers and the status."""
     version = found.version
     meta = decode(version.attributes)
-    overrides = {
-        header: value
-        for name, header in _OVERRIDES.items()
-        if (value := request.query.get(name)) is not None
-    }
-    headers = _common_headers(version, meta, overrides)
+    headers = _common_headers(version, meta, _overrides(request))
     part_number = request.query.get("partNumber")
     wanted = request.headers.get(b"range")
     if part_number is not None:
@@ -135,6 +142,21 @@ async def _selection(
     if version.size:
         headers.append((b"Content-Range", b"bytes %d-%d/%d" % (span[0], span[1] - 1, version.size)))
     return *span, headers, 206
+
+
+def _overrides(request: S3Request) -> dict[str, str]:
+    """Headers of the response that the query sets. Raises S3Error."""
+    if not request.query.pairs:
+        return {}
+    overrides = {}
+    for name, header in _OVERRIDES.items():
+        value = request.query.get(name)
+        if value is None:
+            continue
+        if _NOT_IN_HEADERS.search(value):
+            raise S3Error("InvalidArgument", ArgumentName=name, ArgumentValue=value)
+        overrides[header] = value
+    return overrides
 
 
 async def _part_range(found: Object, text: str) -> tuple[int, int, int]:
@@ -166,6 +188,7 @@ def _common_headers(
         (b"Last-Modified", http_date(version.mtime_ms // 1000)),
         (b"Accept-Ranges", b"bytes"),
         *response_headers(meta, overrides),
+        *storage_class_headers(meta),
     ]
 
 
@@ -176,9 +199,12 @@ def quoted(validator: str) -> bytes:
 
 async def delete_object(context: Context, request: S3Request) -> Response:
     """DeleteObject: a key that is not there is deleted, too."""
-    bucket = await context.objects.get_bucket(request.bucket)
+    bucket = await find_bucket(context, request)
     if request.query.get("versionId") not in {None, "null"}:
         return Response(status=204)  # that version does not exist: deleted
+    for name in (b"x-amz-if-match-last-modified-time", b"x-amz-if-match-size"):
+        if name in request.headers:  # a condition that is ignored would delete too much
+            raise S3Error("NotImplemented", Header=name.decode())
     expect = delete_condition(request.headers.get(b"if-match"))
     await context.objects.delete(bucket, request.key, expect)
     return Response(status=204)
@@ -211,7 +237,7 @@ async def get_object_attributes(context: Context, request: S3Request) -> Respons
     if "ObjectParts" in wanted and version.upload_id is not None:
         xml += _object_parts(request, await found.parts())
     if "StorageClass" in wanted:
-        xml += element("StorageClass", "STANDARD")
+        xml += element("StorageClass", meta.storage_class or STANDARD)
     if "ObjectSize" in wanted:
         xml += element("ObjectSize", version.size)
     headers = [(b"Last-Modified", http_date(version.mtime_ms // 1000)), XML_TYPE]

@@ -1,6 +1,6 @@
 """Signatures: AWS's published examples, botocore's word against ours, and every way to be refused."""
 
-import datetime
+import datetime as dt
 
 import attrs
 import botocore.auth
@@ -14,7 +14,7 @@ from s3.messages import Headers, RequestHead
 from s3.sigv4 import EMPTY_SHA256, parse, query_pairs, sign_request, verify
 
 ACCESS, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
-DAY = datetime.datetime(2013, 5, 24, tzinfo=datetime.UTC).timestamp()
+DAY = dt.datetime(2013, 5, 24, tzinfo=dt.UTC).timestamp()
 
 
 def head_of(method, target, headers):
@@ -46,9 +46,11 @@ EXAMPLE = head_of(
         ("Host", "examplebucket.s3.amazonaws.com"),
         (
             "Authorization",
-            "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-            "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
-            "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+            (
+                "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+                "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
+                "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+            ),
         ),
         ("Range", "bytes=0-9"),
         ("x-amz-content-sha256", EMPTY_SHA256),
@@ -158,7 +160,7 @@ def test_botocore_and_we_agree(key, query, method):
         *((n, v if isinstance(v, str) else v.decode()) for n, v in prepared.headers.items()),
     ]
     target = prepared.url.removeprefix("http://127.0.0.1:9000")
-    now = datetime.datetime.now(datetime.UTC).timestamp()
+    now = dt.datetime.now(dt.UTC).timestamp()
     assert check(head_of(method, target, headers), now=now).access_key == ACCESS
 
 

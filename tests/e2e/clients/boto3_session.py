@@ -19,6 +19,7 @@ client = boto3.client(
     aws_secret_access_key=secret,
     region_name="us-east-1",
     config=Config(
+        signature_version="s3v4",
         s3={"addressing_style": "path"},
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,

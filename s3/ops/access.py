@@ -1,0 +1,30 @@
+"""The bucket of a request, as every operation finds it."""
+
+from cluster.objects.model import Bucket
+from s3.errors import S3Error
+from s3.names import is_bucket_name
+from s3.request import Context, S3Request
+
+EXPECTED_OWNER = b"x-amz-expected-bucket-owner"
+EXPECTED_SOURCE_OWNER = b"x-amz-source-expected-bucket-owner"
+
+
+async def find_bucket(
+    context: Context,
+    request: S3Request,
+    name: str | None = None,
+    *,
+    expected_owner: bytes = EXPECTED_OWNER,
+) -> Bucket:
+    """The bucket of that name (None: the request's). Raises NotFoundError("bucket"), or S3Error.
+
+    A caller who says whose bucket it must be is believed to mean it: AccessDenied where it is another's.
+    """
+    wanted = request.bucket if name is None else name
+    if not is_bucket_name(wanted):
+        raise S3Error("NoSuchBucket", BucketName=wanted)
+    bucket = await context.objects.get_bucket(wanted)
+    owner = request.headers.get(expected_owner)
+    if owner is not None and owner != bucket.owner:
+        raise S3Error("AccessDenied")
+    return bucket
