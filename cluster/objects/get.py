@@ -1,9 +1,12 @@
 """Reading a version: every block's CRC and every stripe's digest is checked before a byte leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import trio
 
 from cluster.erasure.geometry import Geometry
-from cluster.errors import NotFoundError, SupersededError, UnavailableError
+from cluster.errors import ClusterError, NotFoundError, SupersededError, UnavailableError
 from cluster.metadata.table import Reading, RegisterRef
 from cluster.objects.chunk_read import ChunkRead, Piece
 from cluster.objects.context import Context
@@ -83,7 +86,7 @@ class StoredObject:
 
 
 class PartsReader:
-    """Chunks in order, each verified."""
+    """Chunks in order, each verified. While one is sent the next is read, if the budget has room for both."""
 
     def __init__(
         self, context: Context, ref: RegisterRef, pieces: list[Piece], ready: bytes | memoryview
@@ -92,12 +95,13 @@ class PartsReader:
         self._pieces = pieces[::-1]
         self._ready: list[memoryview] | None = [memoryview(ready)] if ready else None
         self._held = 0
+        self._ahead: _Ahead | None = None
         self._digests: tuple[bytes, bytes] = (b"", b"")
 
     async def load_first(self) -> None:
         """Verify the first chunk."""
         try:
-            self._ready = await self._load()
+            self._ready = await self._load_now()
         except BaseException:
             await self.aclose()
             raise
@@ -106,34 +110,55 @@ class PartsReader:
         """The next verified buffers; None: the end."""
         if self._ready is not None:
             ready, self._ready = self._ready, None
-            return ready
-        self._release()
-        return await self._load() if self._pieces else None
+        else:
+            self._release()
+            ahead, self._ahead = self._ahead, None
+            if ahead is not None:
+                self._held = ahead.size
+                ready = await ahead.result()
+            elif self._pieces:
+                ready = await self._load_now()
+            else:
+                return None
+        self._look_ahead()
+        return ready
 
     async def aclose(self) -> None:
         """Give the buffers back."""
         self._ready = None
         self._pieces = []
         self._release()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.scope.cancel()
+            self._context.buffers.unreserve(ahead.size)
 
     def _release(self) -> None:
         held, self._held = self._held, 0
         if held:
             self._context.buffers.unreserve(held)
 
-    async def _load(self) -> list[memoryview]:
+    async def _load_now(self) -> list[memoryview]:
         piece = self._pieces.pop()
-        first = piece.shape.stripe_range(piece.run[0])[0]
-        size = piece.shape.stripe_range(piece.run[-1])[1] - first
+        size = _held_bytes(piece)
         await self._context.buffers.reserve(size)
         self._held = size
+        return await self._load(piece)
+
+    def _look_ahead(self) -> None:
+        if self._pieces and self._context.buffers.try_reserve(_held_bytes(self._pieces[-1])):
+            piece = self._pieces.pop()
+            self._ahead = _Ahead(_held_bytes(piece), partial(self._load, piece))
+            self._context.nursery.start_soon(self._ahead.run)
+
+    async def _load(self, piece: Piece) -> list[memoryview]:
         reading = ChunkRead(self._context, self._ref.row, piece)
         data_id = piece.part.data_id
         known = self._digests[1] if self._digests[0] == data_id else None
         stripes, digests = await reading.run(known)
         self._digests = (data_id, digests)
         buffers: list[memoryview] = []
-        at = first
+        at = piece.shape.stripe_range(piece.run[0])[0]
         for blocks in stripes:
             for block in blocks:
                 low, high = max(piece.low - at, 0), min(piece.high - at, len(block))
@@ -141,3 +166,39 @@ class PartsReader:
                     buffers.append(block[low:high])
                 at += len(block)
         return buffers
+
+
+class _Ahead:
+    """A chunk that is read before it is asked for."""
+
+    def __init__(self, size: int, load: Callable[[], Awaitable[list[memoryview]]]) -> None:
+        self.size = size
+        self.scope = trio.CancelScope()
+        self._load = load
+        self._done = trio.Event()
+        self._buffers: list[memoryview] = []
+        self._error: ClusterError | None = None
+
+    async def run(self) -> None:
+        """In the server's nursery: the errors are for whoever asks for the chunk."""
+        with self.scope:
+            try:
+                self._buffers = await self._load()
+            except ClusterError as error:
+                self._error = error
+            self._done.set()
+
+    async def result(self) -> list[memoryview]:
+        """The chunk's buffers, or its error."""
+        try:
+            await self._done.wait()
+        except trio.Cancelled:
+            self.scope.cancel()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._buffers
+
+
+def _held_bytes(piece: Piece) -> int:
+    return piece.shape.stripe_range(piece.run[-1])[1] - piece.shape.stripe_range(piece.run[0])[0]
