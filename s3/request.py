@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import attrs
+import trio
 
 from cluster.objects.model import Objects
 from s3.body import SignedBody
@@ -20,13 +21,26 @@ class Identity:
     owner: str  # the account that owns what this identity creates
 
 
+LARGE_COPIES, SMALL_COPIES = 4, 16
+
+
+def _slots(count: int) -> Callable[[], trio.CapacityLimiter]:
+    return lambda: trio.CapacityLimiter(count)
+
+
 @attrs.frozen(kw_only=True)
 class Context:
-    """What every operation may reach."""
+    """What every operation may reach.
+
+    A copy reads from one buffer of the store while it waits for another to write into: so few at a time that they can
+    never hold all buffers while each of them waits for one more.
+    """
 
     objects: Objects
     region: str
     now: Callable[[], float]  # seconds since 1970
+    large_copies: trio.CapacityLimiter = attrs.field(factory=_slots(LARGE_COPIES))
+    small_copies: trio.CapacityLimiter = attrs.field(factory=_slots(SMALL_COPIES))
 
 
 @attrs.frozen(kw_only=True)

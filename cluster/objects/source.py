@@ -6,16 +6,18 @@ from cluster.objects.model import Object, Reader, Source
 
 
 @attrs.define
-class _ObjectSource:
+class ObjectSource:
+    """Bytes of an object as a Source. Close it in every case: it holds buffers."""
+
     size_hint: int | None
     reader: Reader
     rest: list[memoryview] = attrs.field(factory=list)
 
     async def readinto(self, buffer: memoryview) -> int:
+        """See Source."""
         while not self.rest:
             buffers = await self.reader.next()
             if buffers is None:
-                await self.reader.aclose()
                 return 0
             self.rest = [piece for piece in buffers if len(piece)]
         piece = self.rest.pop(0)
@@ -24,6 +26,11 @@ class _ObjectSource:
         if taken < len(piece):
             self.rest.insert(0, piece[taken:])
         return taken
+
+    async def aclose(self) -> None:
+        """Give the buffers back. Idempotent."""
+        self.rest = []
+        await self.reader.aclose()
 
 
 async def fill(source: Source, buffer: memoryview) -> int:
@@ -37,7 +44,7 @@ async def fill(source: Source, buffer: memoryview) -> int:
     return filled
 
 
-async def object_source(source: Object, start: int = 0, stop: int | None = None) -> Source:
+async def object_source(source: Object, start: int = 0, stop: int | None = None) -> ObjectSource:
     """A Source that reads bytes start..stop-1 of an object."""
     end = source.version.size if stop is None else stop
-    return _ObjectSource(end - start, await source.open(start, end))
+    return ObjectSource(end - start, await source.open(start, end))

@@ -1,13 +1,16 @@
 """CopyObject and UploadPartCopy: the source is read and written anew; nothing is shared between keys."""
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import unquote_to_bytes
 
 import attrs
+import trio
 
-from cluster.objects.model import Object, PutRequest, Seal
+from cluster.objects.model import Object, PutRequest, Seal, Source
 from cluster.objects.source import object_source
-from s3.checksums import ALGORITHMS, Algorithm, algorithm_named
+from s3.checksums import ALGORITHMS, Algorithm, algorithm_named, encode_value
 from s3.conditions import check_read, write_conditions
 from s3.errors import S3Error
 from s3.messages import Response
@@ -15,7 +18,6 @@ from s3.names import check_key, is_bucket_name
 from s3.object_meta import (
     ObjectMeta,
     PartMeta,
-    checksum_headers,
     decode,
     encode,
     from_headers,
@@ -23,10 +25,13 @@ from s3.object_meta import (
 )
 from s3.ops.access import EXPECTED_SOURCE_OWNER, find_bucket
 from s3.ops.multipart import part_number, upload_id, upload_meta
-from s3.ops.objects import MAX_PUT_BYTES, XML_TYPE
+from s3.ops.objects import MAX_PUT_BYTES, XML_TYPE, read_body
 from s3.ranges import parse_copy_range
 from s3.request import Context, S3Request
 from s3.xml import document, element, timestamp
+
+_SMALL_BYTES = 1 << 20  # read whole before it is written
+_CLOSE_SECONDS = 5
 
 
 @attrs.frozen(kw_only=True)
@@ -66,9 +71,96 @@ async def _find_source(context: Context, request: S3Request) -> tuple[CopySource
     return source, found
 
 
+@attrs.define
+class _Bytes:
+    """A Source over bytes in memory."""
+
+    data: bytes
+    at: int = 0
+
+    @property
+    def size_hint(self) -> int | None:
+        return len(self.data)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        piece = self.data[self.at : self.at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self.at += len(piece)
+        return len(piece)
+
+
+@asynccontextmanager
+async def _reading(context: Context, found: Object, start: int, stop: int) -> AsyncIterator[Source]:
+    """The bytes start..stop-1 as a Source, when it is this copy's turn."""
+    if stop - start <= _SMALL_BYTES:
+        async with context.small_copies:
+            yield _Bytes(await read_body(await found.open(start, stop), stop - start))
+        return
+    async with context.large_copies:
+        source = await object_source(found, start, stop)
+        try:
+            yield source
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
+                await source.aclose()
+
+
+class _Copied:
+    """What is computed of the bytes while they pass: the ETag, and the checksum that the copy is to have."""
+
+    def __init__(self, algorithm: Algorithm | None) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._algorithm = algorithm
+        self._checksum = None if algorithm is None else algorithm.new()
+        self.digests = [self._md5] if self._checksum is None else [self._md5, self._checksum]
+
+    @property
+    def validator(self) -> str:
+        return self._md5.hexdigest()
+
+    @property
+    def checksum(self) -> tuple[Algorithm, bytes] | None:
+        if self._algorithm is None or self._checksum is None:
+            return None
+        return self._algorithm, self._checksum.digest()
+
+    def response(self, root: str, validator: str, mtime_ms: int) -> Response:
+        xml = element("LastModified", timestamp(mtime_ms)) + f'<ETag>"{validator}"</ETag>'
+        if self.checksum is not None:
+            algorithm, value = self.checksum
+            xml += element(f"Checksum{algorithm.name}", encode_value(value))
+        return Response(status=200, headers=[XML_TYPE], body=document(root, xml))
+
+
 async def copy_object(context: Context, request: S3Request) -> Response:
     """CopyObject."""
     source, found = await _find_source(context, request)
+    size = found.version.size
+    if size > MAX_PUT_BYTES:
+        raise S3Error(
+            "InvalidRequest",
+            f"The specified copy source is larger than the maximum allowable size for a copy source: {MAX_PUT_BYTES}",
+        )
+    old = decode(found.version.attributes)
+    meta = _new_attributes(request, source, old)
+    wish = request.headers.get(b"x-amz-checksum-algorithm")
+    copied = _Copied(algorithm_named(wish) if wish else ALGORITHMS.get(old.checksum))
+
+    def seal(_size: int) -> Seal:
+        return Seal(
+            validator=copied.validator, attributes=encode(with_checksum(meta, copied.checksum))
+        )
+
+    expect = write_conditions(request.headers)
+    bucket = await find_bucket(context, request)
+    async with _reading(context, found, 0, size) as body:
+        put = PutRequest(source=body, digests=copied.digests, seal=seal, expect=expect)
+        version = await context.objects.copy(found, bucket, request.key, put)
+    return copied.response("CopyObjectResult", version.validator, version.mtime_ms)
+
+
+def _new_attributes(request: S3Request, source: CopySource, old: ObjectMeta) -> ObjectMeta:
+    """The copy's attributes but for its checksum. Raises S3Error."""
     directive = request.headers.get(b"x-amz-metadata-directive") or "COPY"
     if directive not in {"COPY", "REPLACE"}:
         raise S3Error(
@@ -84,59 +176,15 @@ async def copy_object(context: Context, request: S3Request) -> Response:
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
             "metadata, storage class, website redirect location or encryption attributes.",
         )
-    if found.version.size > MAX_PUT_BYTES:
-        raise S3Error(
-            "InvalidRequest",
-            f"The specified copy source is larger than the maximum allowable size for a copy source: {MAX_PUT_BYTES}",
-        )
-    old = decode(found.version.attributes)
-    replacing = from_headers(request.headers)  # refuses what it must in either case
-    meta = replacing if directive == "REPLACE" else attributes_of(old, replacing.storage_class)
-    wish = request.headers.get(b"x-amz-checksum-algorithm")
-    algorithm = algorithm_named(wish) if wish else ALGORITHMS.get(old.checksum)
-    md5 = hashlib.md5(usedforsecurity=False)
-    checksum = algorithm.new() if algorithm is not None else None
-    stored = meta
-
-    def seal(_size: int) -> Seal:
-        nonlocal stored
-        if algorithm is not None and checksum is not None:
-            stored = with_checksum(meta, (algorithm, checksum.digest()))
-        return Seal(validator=md5.hexdigest(), attributes=encode(stored))
-
-    bucket = await find_bucket(context, request)
-    version = await context.objects.copy(
-        found,
-        bucket,
-        request.key,
-        PutRequest(
-            source=await object_source(found),
-            digests=[md5] if checksum is None else [md5, checksum],
-            seal=seal,
-            expect=write_conditions(request.headers),
-        ),
-    )
-    return _copied("CopyObjectResult", version.validator, version.mtime_ms, stored)
-
-
-def attributes_of(meta: ObjectMeta, storage_class: str) -> ObjectMeta:
-    """An object's attributes without those that a copy never takes over: checksum and storage class."""
+    sent = from_headers(request.headers)  # refuses what it must in either case
+    if directive == "REPLACE":
+        return sent
     return ObjectMeta(
-        content_type=meta.content_type,
-        headers=meta.headers,
-        user=meta.user,
-        storage_class=storage_class,
+        content_type=old.content_type,
+        headers=old.headers,
+        user=old.user,
+        storage_class=sent.storage_class,
     )
-
-
-def _copied(root: str, validator: str, mtime_ms: int, meta: ObjectMeta) -> Response:
-    xml = element("LastModified", timestamp(mtime_ms)) + f'<ETag>"{validator}"</ETag>'
-    for name, value in checksum_headers(meta)[:1]:
-        del name
-        xml += element(f"Checksum{meta.checksum}", value.decode()) + element(
-            "ChecksumType", meta.checksum_type
-        )
-    return Response(status=200, headers=[XML_TYPE], body=document(root, xml))
 
 
 async def upload_part_copy(context: Context, request: S3Request) -> Response:
@@ -145,31 +193,20 @@ async def upload_part_copy(context: Context, request: S3Request) -> Response:
     bucket = await find_bucket(context, request)
     opened = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
     _, found = await _find_source(context, request)
-    header = request.headers.get(b"x-amz-copy-source-range")
-    start, stop = (
-        (0, found.version.size) if header is None else parse_copy_range(header, found.version.size)
-    )
+    span = request.headers.get(b"x-amz-copy-source-range")
+    size = found.version.size
+    start, stop = (0, size) if span is None else parse_copy_range(span, size)
     if stop - start > MAX_PUT_BYTES:
         raise S3Error("EntityTooLarge", ProposedSize=stop - start, MaxSizeAllowed=MAX_PUT_BYTES)
-    algorithm: Algorithm | None = ALGORITHMS.get(opened.checksum)
-    md5 = hashlib.md5(usedforsecurity=False)
-    checksum = algorithm.new() if algorithm is not None else None
+    copied = _Copied(ALGORITHMS.get(opened.checksum))
 
     def seal(_size: int) -> Seal:
         part = PartMeta()
-        if algorithm is not None and checksum is not None:
-            part = PartMeta(checksum=algorithm.name, value=checksum.digest())
-        return Seal(validator=md5.hexdigest(), attributes=encode(part))
+        if copied.checksum is not None:
+            part = PartMeta(checksum=copied.checksum[0].name, value=copied.checksum[1])
+        return Seal(validator=copied.validator, attributes=encode(part))
 
-    part = await context.objects.put_part(
-        bucket,
-        request.key,
-        upload,
-        number,
-        PutRequest(
-            source=await object_source(found, start, stop),
-            digests=[md5] if checksum is None else [md5, checksum],
-            seal=seal,
-        ),
-    )
-    return _copied("CopyPartResult", part.validator, int(context.now() * 1000), ObjectMeta())
+    async with _reading(context, found, start, stop) as body:
+        put = PutRequest(source=body, digests=copied.digests, seal=seal)
+        part = await context.objects.put_part(bucket, request.key, upload, number, put)
+    return copied.response("CopyPartResult", part.validator, int(context.now() * 1000))

@@ -18,6 +18,7 @@ from s3.xml import document, element, parse
 MAX_KEYS = 1000
 MAX_BODY_BYTES = 2 << 20
 _AT_A_TIME = 64
+_KNOWN = frozenset({"Key", "VersionId", "ETag"})
 
 
 @attrs.frozen(kw_only=True)
@@ -25,6 +26,9 @@ class _Entry:
     key: str
     version_id: str | None
     etag: str | None
+    unsupported: str | None = (
+        None  # a condition that we do not know: ignoring it would delete too much
+    )
 
 
 def parse_delete(body: bytes) -> tuple[list[_Entry], bool]:
@@ -35,7 +39,15 @@ def parse_delete(body: bytes) -> tuple[list[_Entry], bool]:
         raw = next((child.text for child in node.children if child.name == "Key"), None)
         if not raw:
             raise S3Error("MalformedXML")
-        entries.append(_Entry(key=raw, version_id=node.get("VersionId"), etag=node.get("ETag")))
+        strange = next((c.name for c in node.children if c.name not in _KNOWN), None)
+        entries.append(
+            _Entry(
+                key=raw,
+                version_id=node.get("VersionId"),
+                etag=node.get("ETag"),
+                unsupported=strange,
+            )
+        )
     if not entries or len(entries) > MAX_KEYS:
         raise S3Error("MalformedXML")
     return entries, (root.get("Quiet") or "").lower() == "true"
@@ -75,6 +87,8 @@ async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Erro
     try:
         key = entry.key.encode("utf-8", "surrogateescape")
         check_key(key)
+        if entry.unsupported is not None:
+            return S3Error("NotImplemented", f"{entry.unsupported} of an object is not supported.")
         if entry.version_id in {None, "", "null"}:
             await context.objects.delete(bucket, key, delete_condition(entry.etag))
     except S3Error as error:

@@ -9,10 +9,9 @@ import attrs
 import msgspec
 
 from cluster.ids import UploadId
-from cluster.objects.model import Part, PartChoice, PutRequest, Seal, Upload
+from cluster.objects.model import Part, PartChoice, PutRequest, Seal, Upload, UploadInfo
 from s3.checksums import (
     ALGORITHMS,
-    COMPOSITE,
     algorithm_named,
     combine,
     encode_value,
@@ -20,7 +19,7 @@ from s3.checksums import (
 )
 from s3.conditions import etags, write_conditions
 from s3.errors import S3Error
-from s3.messages import Response
+from s3.messages import Headers, Response
 from s3.object_meta import (
     ObjectMeta,
     PartMeta,
@@ -167,13 +166,14 @@ async def complete_multipart_upload(context: Context, request: S3Request) -> Res
     """CompleteMultipartUpload: one compare-and-set; a repetition gets the same answer."""
     upload = upload_id(request)
     expect = write_conditions(request.headers)
-    announced = _announced_checksum(request)
+    announced = _Announced.of(request.headers)
     listed = parse_complete(await _complete_body(request))
     bucket = await find_bucket(context, request)
 
     def judge(opened: Upload, parts: Sequence[Part]) -> Seal:
         meta = upload_meta(opened)
         _check_parts(request, listed, parts)
+        value = ""
         md5 = hashlib.md5(
             b"".join(bytes.fromhex(part.validator) for part in parts), usedforsecurity=False
         )
@@ -181,10 +181,8 @@ async def complete_multipart_upload(context: Context, request: S3Request) -> Res
             algorithm = ALGORITHMS[meta.checksum]
             values = [(decode_part(part.attributes).value, part.size) for part in parts]
             value = combine(algorithm, meta.checksum_type, values)
-            meta = msgspec.structs.replace(meta, checksum_value=value)
-            _check_announced(
-                announced, algorithm.header, value, composite=meta.checksum_type == COMPOSITE
-            )
+        announced.check(meta, value, sum(part.size for part in parts))
+        meta = msgspec.structs.replace(meta, checksum_value=value)
         return Seal(validator=f"{md5.hexdigest()}-{len(parts)}", attributes=encode(meta))
 
     version = await context.objects.complete_upload(
@@ -212,23 +210,40 @@ async def _complete_body(request: S3Request) -> bytes:
     return await request.body(with_checksum=False).read_all(MAX_COMPLETE_BYTES)
 
 
-def _announced_checksum(request: S3Request) -> tuple[bytes, str] | None:
-    for name, value in request.headers.items:
-        if any(algorithm.header == name for algorithm in ALGORITHMS.values()):
-            return name, value.decode("latin-1")
-    return None
+@attrs.frozen
+class _Announced:
+    """What a Complete says of the object that it makes."""
 
+    checksums: list[tuple[str, str]]  # algorithm and value
+    kind: str | None
+    size: str | None
 
-def _check_announced(
-    announced: tuple[bytes, str] | None, header: bytes, value: str, *, composite: bool
-) -> None:
-    if announced is None or announced[0] != header:
-        return
-    known = value.partition("-")[0] if composite and "-" not in announced[1] else value
-    if announced[1] != known:
-        raise S3Error(
-            "BadDigest", "The checksum you specified did not match the calculated checksum."
+    @classmethod
+    def of(cls, headers: Headers) -> "_Announced":
+        return cls(
+            [
+                (name, value)
+                for name, algorithm in ALGORITHMS.items()
+                if (value := headers.get(algorithm.header)) is not None
+            ],
+            headers.get(b"x-amz-checksum-type"),
+            headers.get(b"x-amz-mp-object-size"),
         )
+
+    def check(self, meta: ObjectMeta, value: str, size: int) -> None:
+        """Raises S3Error where the object is not what was announced."""
+        if self.size is not None and self.size != str(size):
+            raise S3Error("InvalidRequest", f"The object has {size} bytes, not {self.size}.")
+        if self.kind is not None and self.kind.upper() != meta.checksum_type:
+            raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
+        for name, announced in self.checksums:
+            if name != meta.checksum:
+                raise S3Error("InvalidRequest", f"The upload was not created with {name}.")
+            known = value if "-" in announced else value.partition("-")[0]
+            if announced != known:
+                raise S3Error(
+                    "BadDigest", "The checksum you specified did not match the calculated checksum."
+                )
 
 
 def _check_parts(request: S3Request, listed: Sequence[_Listed], parts: Sequence[Part]) -> None:
@@ -309,7 +324,7 @@ async def list_multipart_uploads(context: Context, request: S3Request) -> Respon
     key_marker = (request.query.get("key-marker") or "").encode("utf-8", "surrogateescape")
     id_marker = request.query.get("upload-id-marker") or ""
     rows = await _collect_uploads(context, request, params, key_marker, id_marker)
-    shown, more = rows[: params.max_keys], len(rows) > params.max_keys
+    shown, more = rows[: params.max_keys], len(rows) > params.max_keys > 0
     owner = f"<ID>{request.identity.owner}</ID><DisplayName>{request.identity.owner}</DisplayName>"
     xml = (
         element("Bucket", request.bucket)
@@ -341,6 +356,20 @@ async def list_multipart_uploads(context: Context, request: S3Request) -> Respon
     )
 
 
+def _behind_marker(uploads: Sequence[UploadInfo], key_marker: bytes, id_marker: str) -> int:
+    """The first upload behind the markers; where the marker is aborted meanwhile, the first of its key."""
+    first_of_key = last_of_key = 0
+    for index, info in enumerate(uploads):
+        if info.key > key_marker:
+            break
+        last_of_key = index + 1
+        if info.key < key_marker:
+            first_of_key = index + 1
+        elif info.upload.upload_id.hex() == id_marker:
+            return index + 1
+    return first_of_key if id_marker else last_of_key
+
+
 async def _collect_uploads(
     context: Context, request: S3Request, params: ListParams, key_marker: bytes, id_marker: str
 ) -> list[tuple[bytes, Upload | None]]:
@@ -353,13 +382,8 @@ async def _collect_uploads(
         uploads, more = await context.objects.list_uploads(
             bucket, prefix=params.prefix, start=start, limit=_PAGE
         )
-        passed = not id_marker
-        for info in uploads:
-            if info.key == key_marker and not passed:
-                passed = info.upload.upload_id.hex() == id_marker
-                continue
-            if info.key < key_marker or (info.key == key_marker and not id_marker):
-                continue
+        behind = _behind_marker(uploads, key_marker, id_marker)
+        for info in uploads[behind:]:
             cut = info.key.find(params.delimiter, len(params.prefix)) if params.delimiter else -1
             if cut < 0:
                 rows.append((info.key, info.upload))

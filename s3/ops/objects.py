@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from cluster.objects.model import Object, Part, PutRequest, Seal, Version
+from cluster.objects.model import Object, Part, PutRequest, Reader, Seal, Version
 from s3.checksums import ALGORITHMS, encode_value
 from s3.conditions import check_read, delete_condition, write_conditions
 from s3.errors import S3Error
@@ -67,16 +67,20 @@ async def get_object(context: Context, request: S3Request) -> Response:
     size = stop - start
     reader = await found.open(start, stop)
     if size <= _INLINE_RESPONSE_BYTES:
-        try:
-            pieces: list[memoryview] = []
-            while (buffers := await reader.next()) is not None:
-                pieces += buffers
-                if sum(map(len, pieces)) >= size:
-                    break
-            return Response(status=status, headers=headers, body=b"".join(pieces))
-        finally:
-            await reader.aclose()
+        body = await read_body(reader, size)
+        return Response(status=status, headers=headers, body=body)
     return Response(status=status, headers=headers, body=reader, length=size)
+
+
+async def read_body(reader: Reader, size: int) -> bytes:
+    """All of a small body."""
+    try:
+        data = b""
+        while len(data) < size and (buffers := await reader.next()) is not None:
+            data = b"".join((data, *buffers)) if data else b"".join(buffers)
+        return data
+    finally:
+        await reader.aclose()
 
 
 async def head_object(context: Context, request: S3Request) -> Response:
