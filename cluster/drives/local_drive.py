@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
 import attrs
 import trio
 
+from cluster.drives.ballast import Ballast
 from cluster.drives.drive import (
     STAGING,
     VOTING,
@@ -59,8 +61,11 @@ class DriveSettings:
     guard_seconds: float = 10.0
     free_seconds: float = 1.0
     hung_seconds: float = 30.0
-    checkpoint_bytes: int = 32 << 20
-    min_free_bytes: int = 1 << 30  # scaled down to 1 % of a small file system
+    checkpoint_bytes: int = 32 << 20  # of the log; at most a 64th of a small file system
+    ballast_bytes: int = (
+        256 << 20
+    )  # given up when the index has no room; at most 1 % of a small file system
+    min_free_bytes: int = 1 << 30  # at most a tenth of a small file system
     min_free_ratio: float = 0.02
     bad_shards_allowed: int = 3  # distinct shards with read errors before the drive is taken out
     limits: Limits = attrs.field(factory=Limits)
@@ -98,7 +103,8 @@ class LocalDrive:
         self.was_clean = self._writer_index.value("clean") == b"1"
         last_body = self._writer_index.last_body()
         self._writer_index.apply(Batch(ctl={"clean": b"0"}))
-        self._commits = GroupCommit(self._writer_index.apply, self._fault)
+        self._ballast = Ballast(root, files, settings.ballast_bytes)
+        self._commits = GroupCommit(self._apply, self._fault)
         self._reader = Reader(lambda: Index(root, vfs=vfs))
         self._checkpoint_index = Index(root, vfs=vfs)
         acceptor = Acceptor(
@@ -114,10 +120,10 @@ class LocalDrive:
             grace_ms=settings.read_grace_ms,
         )
         self.guard = RootGuard(root, member.drive)
-        self._dirty_since_checkpoint = False
         self._checkpointed = 0
         self._bad_shards: set[tuple[DataId, int]] = set()
         self._usage: DriveUsage | None = None
+        self._staged_bytes = 0  # promised to stages since the free space was measured
         self._discarded: list[ShardWriter] = []
         self.on_fault: Callable[[LocalDrive, str], None] = lambda _drive, _reason: None
 
@@ -130,6 +136,14 @@ class LocalDrive:
     def state(self) -> DriveState:
         """What it can do now."""
         return self._state
+
+    def _apply(self, batch: Batch) -> None:
+        """Commit a batch (on the writer's thread). A full file system costs the ballast, not the drive."""
+        try:
+            self._writer_index.apply(batch)
+        except apsw.FullError:
+            self._ballast.release()
+            self._writer_index.apply(batch)  # the failed transaction was rolled back as a whole
 
     def _fault(self, reason: str) -> None:
         self._leave(DriveState.FAULTY, reason)
@@ -163,8 +177,10 @@ class LocalDrive:
             raise DriveFullError(self.reason)
         if self._state not in STAGING:
             raise DriveError(self.reason)
-        if self._usage is not None and size_hint > self._usage.free - self._reserve(self._usage):
-            raise DriveFullError("the object does not fit")
+        if self._usage is not None:
+            if self._staged_bytes + size_hint > self._usage.free - self._reserve(self._usage):
+                raise DriveFullError("the object does not fit")
+            self._staged_bytes += size_hint
         return LocalStage(self, self.root, self.cluster, header, self.files)
 
     async def read_blocks(
@@ -310,7 +326,7 @@ class LocalDrive:
         wanted = max(
             self._settings.min_free_bytes, int(usage.total * self._settings.min_free_ratio)
         )
-        return min(wanted, usage.total // 50)
+        return min(wanted, usage.total // 10)
 
     async def measure(self) -> None:
         """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
@@ -320,6 +336,7 @@ class LocalDrive:
             self._leave(DriveState.MISSING, f"{self.root}: {error}")
             return
         usage = self._usage = DriveUsage(total=total, free=free)
+        self._staged_bytes = 0
         reserve = self._reserve(usage)
         if self._state is DriveState.ACTIVE and free < reserve:
             self._state, self.reason = (
@@ -328,6 +345,10 @@ class LocalDrive:
             )
         elif self._state is DriveState.READONLY and free > reserve * 3 // 2:
             self._state, self.reason = DriveState.ACTIVE, ""
+
+    def restore_ballast(self) -> None:
+        """Set space aside for the index, where there is plenty. Blocking."""
+        self._ballast.restore()
 
     async def _guard(self) -> None:
         if (
@@ -342,21 +363,27 @@ class LocalDrive:
 
     async def _checkpoint(self) -> None:
         log = self.root / f"{FILE}-wal"
-        index = self._checkpoint_index
+        limit = self._settings.checkpoint_bytes
+        if self._usage is not None:
+            limit = min(limit, self._usage.total // 64)
+        if self._state is DriveState.READONLY:
+            limit = 0  # every page of the log counts now
 
-        def work() -> None:
-            if (
-                log.exists()
-                and log.stat().st_size > self._settings.checkpoint_bytes
-                and self._dirty_since_checkpoint
-            ):
-                self._dirty_since_checkpoint = False
-                index.checkpoint()
+        def work() -> bool:
+            if log.exists() and log.stat().st_size > limit:
+                self._checkpoint_index.checkpoint()
+                return True
+            return False
 
         if self._commits.durable != self._checkpointed:
-            self._checkpointed = self._commits.durable
-            self._dirty_since_checkpoint = True
-        await self._runtime.offload(work)
+            durable = self._commits.durable
+            try:
+                if await self._runtime.offload(work):
+                    self._checkpointed = durable
+            except apsw.FullError:
+                await self._runtime.offload(self._ballast.release)
+            except (apsw.Error, OSError) as error:
+                self._fault(f"the index cannot be written: {error}")
 
     async def collect(self) -> None:
         """Remove superseded shards whose grace is over, a bounded number at a time."""
@@ -470,6 +497,7 @@ async def open_local_drive(
             root, cluster, member, runtime, settings or DriveSettings(), files or FileOps(), vfs
         )
         try:
+            await runtime.offload(drive.restore_ballast)
             await drive.measure()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drive.run)
