@@ -11,10 +11,10 @@ import xxhash
 from cluster.drives.drive import DriveError, ShardMissingError
 from cluster.erasure.codec import codec_for
 from cluster.erasure.geometry import Geometry
-from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
+from cluster.erasure.shard_format import DIGEST_BYTES, ShardHeader, digest_root
 from cluster.errors import CorruptError, UnavailableError
 from cluster.ids import RowKey
-from cluster.objects.context import Context
+from cluster.objects.context import SMALL_WORK, Context
 from cluster.register.records import Part
 
 MOST_COMBINATIONS = 500
@@ -54,25 +54,28 @@ class ChunkRead:
         self._left_digests = staged + late
         self._open: set[int] = set()  # positions being asked for blocks, and for digests
         self._open_digests: set[int] = set()
+        # A chunk that is the whole part proves itself: the record has the root over its digests.
+        self._is_whole = piece.run == range(piece.shape.stripes)
         self._digests: bytes | None = None
         self._missing: list[int] = []
         self._changed = trio.Event()
         self._scopes: list[trio.CancelScope] = []
 
-    async def run(self, digests: bytes | None) -> tuple[Plain, bytes]:
-        """The verified plaintext and the part's stripe digests, where they are not known yet.
+    async def run(self, digests: bytes | None) -> tuple[Plain, bytes | None]:
+        """The verified plaintext, and the part's stripe digests where they were needed or given.
 
         Raises UnavailableError, CorruptError.
         """
         self._digests = digests
         k = self._piece.part.k
         await self._gather(k)
-        plain = await self._context.runtime.offload(partial(self._assemble, sorted(self._got)[:k]))
+        work = partial(self._assemble, sorted(self._got)[:k])
+        small = sum(self._lengths) * k <= SMALL_WORK
+        plain = work() if small else await self._context.runtime.offload(work)
         if plain is None:
             plain = await self._search()
         for position in self._missing:
             self._drives[position].note_bad_shard(self._headers[position], "missing")
-        assert self._digests is not None
         return plain, self._digests
 
     async def _search(self) -> Plain:
@@ -97,14 +100,14 @@ class ChunkRead:
         give_up = trio.current_time() + settings.stage_seconds
         try:
             self._start(wanted)
-            while len(self._got) < wanted or self._digests is None:
-                if not self._open and not (self._digests is None and self._open_digests):
+            while len(self._got) < wanted or self._lacks_digests:
+                if not self._open and not (self._lacks_digests and self._open_digests):
                     break
                 self._changed = trio.Event()
                 with trio.move_on_after(patience) as late:
                     await self._changed.wait()
                 if late.cancelled_caught and not self._start_more():
-                    enough = len(self._got) >= needed and self._digests is not None
+                    enough = len(self._got) >= needed and not self._lacks_digests
                     if enough or trio.current_time() > give_up:
                         break
                 self._start(wanted)
@@ -114,13 +117,17 @@ class ChunkRead:
             self._scopes.clear()
             self._open.clear()
             self._open_digests.clear()
-        if len(self._got) < needed or self._digests is None:
+        if len(self._got) < needed or self._lacks_digests:
             raise UnavailableError(f"{len(self._got)} of {needed} needed shards can be read")
+
+    @property
+    def _lacks_digests(self) -> bool:
+        return self._digests is None and not self._is_whole
 
     def _start(self, wanted: int) -> None:
         while self._left and len(self._got) + len(self._open) < wanted:
             self._start_blocks()
-        if self._digests is None and not self._open_digests and self._left_digests:
+        if self._lacks_digests and not self._open_digests and self._left_digests:
             self._start_digests()
 
     def _start_more(self) -> bool:
@@ -129,7 +136,7 @@ class ChunkRead:
         if self._open and self._left:
             self._start_blocks()
             started = True
-        if self._digests is None and self._left_digests:
+        if self._lacks_digests and self._left_digests:
             self._start_digests()
             started = True
         return started
@@ -182,27 +189,28 @@ class ChunkRead:
         self._changed.set()
 
     def _assemble(self, chosen: list[int]) -> Plain | None:
-        piece, digests = self._piece, self._digests
-        assert digests is not None
-        part = piece.part
+        piece, part = self._piece, self._piece.part
         codec = codec_for(part.k, part.m, part.codec)
-        whole = chosen == list(range(part.k))
+        has_data = chosen == list(range(part.k))
         stripes: Plain = []
+        found: list[bytes] = []
         for index, stripe in enumerate(piece.run):
             start, stop = piece.shape.stripe_range(stripe)
-            expected = digests[16 * stripe : 16 * stripe + 16]
-            if whole:
+            if has_data:
                 plain = _cut([self._got[position][index] for position in chosen], stop - start)
-                if _digest(plain) != expected:
-                    return None
             else:
                 blocks = {position: self._got[position][index] for position in chosen}
                 joined = codec.decode(blocks, self._lengths[index])
                 plain = [memoryview(joined)[: stop - start]]
-                if stripe_digest(plain[0]) != expected:
-                    return None
+            found.append(_digest(plain))
             stripes.append(plain)
-        return stripes
+        return stripes if self._is_right(b"".join(found)) else None
+
+    def _is_right(self, found: bytes) -> bool:
+        if self._digests is None:
+            return digest_root(found) == self._piece.part.digest_root
+        run = self._piece.run
+        return found == self._digests[DIGEST_BYTES * run.start : DIGEST_BYTES * run.stop]
 
     def _find_wrong(self, chosen: list[int]) -> list[int]:
         part = self._piece.part

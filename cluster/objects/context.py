@@ -16,6 +16,9 @@ from cluster.placement import home_set
 from cluster.register.keys import object_row
 from cluster.runtime import Runtime
 
+# Hashing or coding so many bytes costs less than handing it to a thread, which must wait for the interpreter's lock.
+SMALL_WORK = 64 * 1024
+
 
 @attrs.frozen(kw_only=True)
 class ObjectSettings:

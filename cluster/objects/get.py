@@ -96,7 +96,7 @@ class PartsReader:
         self._ready: list[memoryview] | None = [memoryview(ready)] if ready else None
         self._held = 0
         self._ahead: _Ahead | None = None
-        self._digests: tuple[bytes, bytes] = (b"", b"")
+        self._digests: tuple[bytes, bytes | None] = (b"", None)  # of which part
 
     async def load_first(self) -> None:
         """Verify the first chunk."""

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
+from cluster.objects.context import SMALL_WORK
 from cluster.objects.model import Digest
 from cluster.objects.together import together
 from cluster.runtime import Runtime
-
-SMALL_HASH = 64 * 1024  # hashing less than that costs less than a thread's wake-up
 
 
 class Hasher:
@@ -18,7 +17,7 @@ class Hasher:
 
     async def update(self, data: memoryview) -> None:
         """Take the next bytes."""
-        if len(data) < SMALL_HASH:
+        if len(data) <= SMALL_WORK:
             for digest in self._digests:
                 digest.update(data)
         elif len(self._digests) == 1:

@@ -19,8 +19,8 @@ from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
 from cluster.errors import QuorumError, StorageFullError
 from cluster.metadata.table import RegisterRef
 from cluster.objects.buffers import BufferPool, Lease
-from cluster.objects.context import Context
-from cluster.objects.hashing import SMALL_HASH, Hasher
+from cluster.objects.context import SMALL_WORK, Context
+from cluster.objects.hashing import Hasher
 from cluster.objects.model import PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.objects.staging import Staging
@@ -205,7 +205,7 @@ class _Body:
     async def _code(self, data: memoryview, lease: Lease | None = None) -> None:
         """Code and queue whole stripes (the body's last may be cut)."""
         self._size += len(data)
-        if len(data) < SMALL_HASH:
+        if len(data) <= SMALL_WORK:
             blocks = self._encode(data)
         else:
             blocks = await self._context.runtime.offload(partial(self._encode, data))
