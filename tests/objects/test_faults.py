@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from cluster.drives.drive import Drive
+from cluster.erasure.shard_format import block_crc, block_offset
 from cluster.errors import CorruptError, NotFoundError, StorageFullError, UnavailableError
 from cluster.objects.context import ObjectSettings
 from cluster.objects.model import Bucket
@@ -155,6 +156,23 @@ async def test_damaged_files_give_the_right_bytes_and_heal_debt(
         assert found[0] == 1
         if damage != "flip-footer":  # nobody had to read the footer at 3
             assert found == [1, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [200_000, MI, 5 * MI])
+async def test_wrong_bytes_with_right_checksums_are_found_out(tmp_path: Path, size: int) -> None:
+    async with open_faulty(tmp_path) as faulty:
+        local, data = faulty.local, noise(size)
+        version = await local.store.put(faulty.bucket, b"key", put_request(data))
+        part = version.parts[0]
+        for position in (1, 4):
+            path = shard_files(local, position)[0]
+            length = min(part.block, -(-size // part.k))
+            forged = noise(length, position)
+            with path.open("r+b") as file:
+                file.seek(block_offset(0, part.block))
+                file.write(forged + block_crc(part.data_id, position, 0, forged))
+        assert await read_all(local.store, faulty.bucket, b"key") == data
+        assert await debts(local) == [0, 1, 0, 0, 1, 0]
 
 
 async def test_three_damaged_shards_are_an_error_and_never_wrong_bytes(tmp_path: Path) -> None:
