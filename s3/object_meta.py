@@ -103,12 +103,17 @@ def check_unsupported(headers: Headers) -> None:
     for name, _ in headers.items:
         if name.startswith(_UNSUPPORTED):
             raise S3Error("NotImplemented", Header=name.decode())
-        if name.startswith(b"x-amz-grant-"):
-            raise S3Error("AccessControlListNotSupported")
     if headers.get(b"x-amz-tagging"):
         raise S3Error("NotImplemented", Header="x-amz-tagging")
+    check_acl(headers)
+
+
+def check_acl(headers: Headers) -> None:
+    """Everything belongs to the bucket's owner: an ACL that says more is refused. Raises S3Error."""
     acl = headers.get(b"x-amz-acl")
-    if acl not in {None, "private", "bucket-owner-full-control"}:
+    if acl not in {None, "private", "bucket-owner-full-control"} or any(
+        name.startswith(b"x-amz-grant-") for name, _ in headers.items
+    ):
         raise S3Error("AccessControlListNotSupported")
 
 

@@ -57,8 +57,17 @@ _BUCKET_SUBRESOURCES: Mapping[str, Mapping[str, str]] = {
     "publicAccessBlock": {"GET": "NoSuchPublicAccessBlockConfiguration"},
     "replication": {"GET": "ReplicationConfigurationNotFoundError"},
     "website": {"GET": "NoSuchWebsiteConfiguration"},
-    "acl": {}, "accelerate": {}, "requestPayment": {}, "logging": {}, "notification": {}, "inventory": {},
-    "analytics": {}, "metrics": {}, "intelligent-tiering": {}, "metadataTable": {}, "session": {},
+    "acl": {"GET": "GetBucketAcl"},
+    "accelerate": {"GET": "GetBucketAccelerateConfiguration"},
+    "requestPayment": {"GET": "GetBucketRequestPayment"},
+    "logging": {"GET": "GetBucketLogging"},
+    "notification": {"GET": "GetBucketNotificationConfiguration"},
+    "inventory": {"GET": "ListBucketInventoryConfigurations"},
+    "analytics": {"GET": "ListBucketAnalyticsConfigurations"},
+    "metrics": {"GET": "ListBucketMetricsConfigurations"},
+    "intelligent-tiering": {"GET": "ListBucketIntelligentTieringConfigurations"},
+    "abac": {}, "metadataConfiguration": {}, "metadataInventoryTable": {}, "metadataJournalTable": {}, "metadataTable": {},
+    "metadataAnnotationTable": {}, "session": {},
 }  # fmt: skip
 _OBJECT_SUBRESOURCES: Mapping[str, Mapping[str, str]] = {
     "uploads": {"POST": "CreateMultipartUpload"},
@@ -70,7 +79,8 @@ _OBJECT_SUBRESOURCES: Mapping[str, Mapping[str, str]] = {
     },
     "attributes": {"GET": "GetObjectAttributes"},
     "tagging": {"GET": "GetObjectTagging"},
-    "acl": {}, "retention": {}, "legal-hold": {}, "torrent": {}, "restore": {}, "select": {}, "renameObject": {},
+    "acl": {"GET": "GetObjectAcl"},
+    "encryption": {}, "annotation": {}, "retention": {}, "legal-hold": {}, "torrent": {}, "restore": {}, "select": {}, "renameObject": {},
 }  # fmt: skip
 _BUCKET_PLAIN = {
     "GET": "ListObjects",
@@ -125,6 +135,10 @@ def _choose(
     for name, _ in query.pairs:
         if name in subresources:
             return subresources[name].get(method, NOT_IMPLEMENTED)
+    if method not in {"GET", "HEAD"} and any(
+        _changes_meaning(name, value) for name, value in query.pairs
+    ):
+        return NOT_IMPLEMENTED
     operation = plain.get(method)
     if operation is None:
         if method == "POST":
@@ -134,6 +148,17 @@ def _choose(
             "MethodNotAllowed", headers=((b"Allow", allowed),), Method=method, ResourceType=resource
         )
     return operation
+
+
+def _changes_meaning(name: str, value: str) -> bool:
+    """Whether a plain PUT or DELETE would destroy what the client did not mean.
+
+    A sub-resource of the other kind (of a key that came out empty), a part without its upload, or one newer than our
+    tables: sub-resources have no value.
+    """
+    if name in _BUCKET_SUBRESOURCES or name in _OBJECT_SUBRESOURCES or name == "partNumber":
+        return True
+    return not value and name != "versionId" and not name.lower().startswith("x-")
 
 
 def host_bucket(head: RequestHead, base_domains: Sequence[str]) -> str | None:

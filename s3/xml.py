@@ -4,10 +4,10 @@ Requests are parsed by expat with document types forbidden, so there are no enti
 """
 
 import functools
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from xml.parsers import expat
-from xml.sax.saxutils import escape as _escape
 
 import attrs
 
@@ -17,21 +17,18 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 MAX_DEPTH = 16
 MAX_ELEMENTS = 60_000
+_SPECIAL = re.compile(r"[&<>\x00-\x08\x0b-\x1f\ufffe\uffff]")
+_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def text(value: object) -> str:
     """Escaped for an element's content. Characters that XML 1.0 cannot hold become references, as S3 writes them."""
     plain = str(value)
-    if (
-        plain.isascii()
-        and plain.isprintable()
-        and not ("&" in plain or "<" in plain or ">" in plain)
-    ):
-        return plain
-    return "".join(
-        f"&#x{ord(c):X};" if (ord(c) < 0x20 and c not in "\t\n") or c in "\ufffe\uffff" else c
-        for c in _escape(plain)
-    )
+    return _SPECIAL.sub(_reference, plain) if _SPECIAL.search(plain) else plain
+
+
+def _reference(found: re.Match[str]) -> str:
+    return _NAMED.get(found[0]) or f"&#x{ord(found[0]):X};"
 
 
 def element(name: str, value: object) -> str:
@@ -43,15 +40,18 @@ def document(root: str, body: Iterable[str] | str, *, namespace: bool = True) ->
     """A whole response body."""
     inner = body if isinstance(body, str) else "".join(body)
     attribute = f' xmlns="{NAMESPACE}"' if namespace else ""
-    return f"{DECLARATION}<{root}{attribute}>{inner}</{root}>".encode("utf-8", "surrogateescape")
+    # What is not UTF-8 in a query becomes a question mark: the document stays one.
+    return f"{DECLARATION}<{root}{attribute}>{inner}</{root}>".encode("utf-8", "replace")
+
+
+def timestamp(ms: int) -> str:
+    """ISO 8601 with milliseconds, as in listings."""
+    return f"{_second(ms // 1000)}{ms % 1000:03d}Z"
 
 
 @functools.lru_cache(maxsize=4096)
-def timestamp(ms: int) -> str:
-    """ISO 8601 with milliseconds, as in listings."""
-    return (
-        datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
-    )
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
 
 
 @attrs.define

@@ -21,7 +21,8 @@ HANDLERS: Mapping[str, Operation] = {
     "HeadBucket": buckets.head_bucket,
     "DeleteBucket": buckets.delete_bucket,
     "GetBucketLocation": buckets.get_bucket_location,
-    "GetBucketVersioning": buckets.get_bucket_versioning,
+    "GetBucketAcl": buckets.get_acl,
+    "GetObjectAcl": buckets.get_acl,
     "PutObject": objects.put_object,
     "GetObject": objects.get_object,
     "HeadObject": objects.head_object,
@@ -42,4 +43,5 @@ HANDLERS: Mapping[str, Operation] = {
     "ListMultipartUploads": multipart.list_multipart_uploads,
     "NotImplemented": buckets.not_implemented,
     **dict.fromkeys(_NOT_CONFIGURED, buckets.not_configured),
+    **dict.fromkeys(buckets.EMPTY_CONFIGURATIONS, buckets.empty_configuration),
 }

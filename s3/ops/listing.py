@@ -69,16 +69,26 @@ def _plain(key: bytes) -> str:
 
 
 async def _page(context: Context, request: S3Request, params: ListParams, start: bytes) -> Listing:
+    """A full page, or the last one: the store says where to go on, not whether anything is left there."""
     bucket = await find_bucket(context, request)
     if params.max_keys == 0:
         return Listing(entries=(), resume=None)
-    return await context.objects.list(
-        bucket,
-        prefix=params.prefix,
-        delimiter=params.delimiter,
-        start=max(start, params.prefix),
-        limit=params.max_keys,
-    )
+    entries: list[Entry] = []
+    resume: bytes | None = max(start, params.prefix)
+    while resume is not None:
+        room = params.max_keys - len(entries)
+        page = await context.objects.list(
+            bucket,
+            prefix=params.prefix,
+            delimiter=params.delimiter,
+            start=resume,
+            limit=room or 1,
+        )
+        if not room and page.entries:
+            return Listing(entries=tuple(entries), resume=page.entries[0].key)
+        entries += page.entries
+        resume = page.resume
+    return Listing(entries=tuple(entries), resume=None)
 
 
 def _after(key: bytes, params: ListParams) -> bytes:
