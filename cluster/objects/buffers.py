@@ -16,6 +16,11 @@ class BufferPool:
         self._waiting: deque[tuple[int, trio.Event]] = deque()
         self._free: dict[int, list[bytearray]] = {}
 
+    @property
+    def used(self) -> int:
+        """Bytes of the budget that are taken."""
+        return self._budget - self._left
+
     async def acquire(self, size: int) -> memoryview:
         """A buffer; waits for its turn. Hold none while waiting."""
         await self.reserve(size)

@@ -92,7 +92,11 @@ class Uploads:
         judge: Callable[[Upload, Sequence[Part]], Seal],
         expect: tuple[Precondition, ...],
     ) -> Version:
-        """One compare-and-set; a repeat finds what the first one did."""
+        """One compare-and-set; a repeat finds what the first one did.
+
+        That holds for the last completions of a key even when the object was overwritten or deleted since: the repeat then
+        succeeds with the first answer's validator and stamp, and changes nothing.
+        """
         ref = self._context.key_ref(bucket, key)
         state = (await self._context.table.read(ref)).state
         upload = find_upload(state, upload_id)

@@ -161,7 +161,10 @@ class Staging:
                     await self._changed.wait()
         deadline = trio.current_time() + settings.straggler_feed_seconds
         for shard in self._alive:
-            shard.scope.deadline = deadline
+            if shard.queue:
+                shard.drop()  # it would keep memory that other requests wait for; healing owes it a shard
+            else:
+                shard.scope.deadline = deadline
         return self._durable
 
     def abort(self) -> None:

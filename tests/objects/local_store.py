@@ -16,7 +16,7 @@ from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import carry_out, decide, finish, inspect
-from cluster.drives.local_drive import LocalDrive, open_local_drive
+from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
 from cluster.erasure.codec import CODEC
 from cluster.ids import ClusterId, NodeId
 from cluster.layout import ErasureSet, Layout, Position
@@ -58,6 +58,11 @@ class LocalStore:
     runtime: ThreadRuntime
     table: Table
 
+    @property
+    def used(self) -> int:
+        """Bytes of the buffer budget that are taken."""
+        return self.store._context.buffers.used
+
 
 def make_layout(cluster: ClusterId, drives: Sequence[Drive]) -> Layout:
     positions = tuple(Position(drive=drive.drive_id, node=NodeId(1)) for drive in drives)
@@ -88,7 +93,13 @@ async def open_store(
     async with contextlib.AsyncExitStack() as stack:
         drives = [
             await stack.enter_async_context(
-                open_local_drive(seat.path, plan.cluster, seat.member, runtime)
+                open_local_drive(
+                    seat.path,
+                    plan.cluster,
+                    seat.member,
+                    runtime,
+                    settings=DriveSettings(ballast_bytes=0),
+                )
             )
             for seat in plan.seats
         ]
@@ -102,7 +113,9 @@ async def open_store(
                 table=table, drives_of=lambda _: seen, layout=lambda: layout, clock=clock,
                 runtime=runtime, node_id=NodeId(1), nursery=nursery, settings=settings,
             )  # fmt: skip
-            yield LocalStore(store, drives, paths, runtime, table)
+            local = LocalStore(store, drives, paths, runtime, table)
+            yield local
+            assert local.used == 0
             nursery.cancel_scope.cancel()
 
 
