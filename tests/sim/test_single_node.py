@@ -1,0 +1,54 @@
+"""The simulator over one node: hundreds of seeds, each a history of clients and faults that must make sense."""
+
+import pytest
+
+from tests.sim.run import simulate
+from tests.sim.single_node import scenario
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+BATCHES = 10
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_seeds(request, batch):
+    seeds = request.config.getoption("--seeds")
+    for seed in range(batch, seeds, BATCHES):
+        try:
+            simulate(scenario, seed=seed)
+        except BaseException as error:
+            raise AssertionError(f"replay with: python -m tests.sim.replay {seed}") from error
+
+
+def test_one_seed_is_one_run():
+    assert simulate(scenario, seed=1).digest == simulate(scenario, seed=1).digest
+
+
+class Forgetful:
+    """A mutant: LEARN and confirmation aside, acknowledges what it has not made durable."""
+
+    def __init__(self, drive):
+        self._drive = drive
+
+    def __getattr__(self, name):
+        return getattr(self._drive, name)
+
+    def submit(self, request, reply):
+        from cluster.register.messages import Accept, Accepted
+
+        if isinstance(request, Accept):
+            self._drive.submit(request, lambda _: None)
+            reply(Accepted(1))
+        else:
+            self._drive.submit(request, reply)
+
+
+def test_acknowledging_before_the_commit_is_caught():
+    async def mutant(rng, trace):
+        await scenario(rng, trace, mutate=Forgetful)
+
+    for seed in range(150):
+        try:
+            simulate(mutant, seed=seed)
+        except BaseException:
+            return
+    raise AssertionError("the checkers did not notice")
