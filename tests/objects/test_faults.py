@@ -1,5 +1,6 @@
 """Two broken drives of six do not show, damaged files give the right bytes, and what fails leaves nothing behind."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +13,13 @@ import trio
 
 from cluster.drives.drive import Drive
 from cluster.erasure.shard_format import block_crc, block_offset
-from cluster.errors import CorruptError, NotFoundError, StorageFullError, UnavailableError
+from cluster.errors import (
+    CorruptError,
+    NotEmptyError,
+    NotFoundError,
+    StorageFullError,
+    UnavailableError,
+)
 from cluster.objects.context import ObjectSettings
 from cluster.objects.model import Bucket
 from tests.objects.faulty_drive import FaultyDrive, Mode
@@ -221,3 +228,30 @@ async def test_a_slow_drive_is_left_out_and_owed_its_shard(tmp_path: Path) -> No
         assert version.parts[0].staged == 0b111011
         assert await read_all(faulty.local.store, faulty.bucket, b"key") == data
         assert (await debts(faulty.local))[2] == 1
+
+
+@pytest.mark.parametrize("mode", ["faulty", "gone", "hung"])
+async def test_a_bucket_goes_without_two_drives_and_not_without_three(
+    tmp_path: Path, mode: Mode
+) -> None:
+    async with open_faulty(tmp_path) as faulty:
+        store = faulty.local.store
+        await store.put(faulty.bucket, b"key", put_request(b"data"))
+        faulty.set(mode, 0, 3)
+        with pytest.raises(NotEmptyError):
+            await store.delete_bucket(faulty.bucket)
+        bucket = await store.get_bucket("bucket")
+        await store.delete(bucket, b"key")
+        if mode != "hung":  # a quorum that stays silent is waited for longer than a test may take
+            faulty.set(mode, 0, 3, 5)
+            with pytest.raises(UnavailableError):
+                await store.delete_bucket(bucket)
+        faulty.set(mode, 1, 2)  # these were fenced, those at 0 and 3 were not
+        with contextlib.suppress(NotFoundError):  # whoever looks first finishes a deletion
+            await store.delete_bucket(bucket)
+        with pytest.raises(NotFoundError):
+            await store.get_bucket("bucket")
+        faulty.set("fine")
+        with pytest.raises(NotFoundError):
+            await store.put(bucket, b"key", put_request(b"data"))
+        assert [found.name for found in await store.list_buckets()] == []
