@@ -65,6 +65,12 @@ class Client:
 
     objects: FakeObjects = attrs.field(factory=FakeObjects)
     region: str = "us-east-1"
+    context: Context = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.context = Context(
+            objects=self.objects, region=self.region, now=lambda: START_MS / 1000 + 500
+        )
 
     async def __call__(
         self,
@@ -92,11 +98,8 @@ class Client:
             head=head, route=found, raw_body=Raw(body), verified=verified,
             identity=Identity(access_key="AK", owner="root"), request_id="0",
         )  # fmt: skip
-        context = Context(
-            objects=self.objects, region=self.region, now=lambda: START_MS / 1000 + 500
-        )
         try:
-            response = await HANDLERS[found.operation](context, request)
+            response = await HANDLERS[found.operation](self.context, request)
         except ClusterError as error:
             key = None if found.key is None else found.key.decode()
             raise translate(error, bucket=found.bucket, key=key) from error
