@@ -18,12 +18,26 @@ from cluster.ids import RowKey
 
 T = TypeVar("T")
 MAX_OPERATIONS = 4096  # in the filling batch; beyond, the drive says that it is overloaded
+MAX_READS = 4096  # that wait for an answer
+COMMIT_SEQ = "commit_seq"  # the control value that names the last durable batch
+
+_Read = tuple[Callable[[Index], Any], Callable[[Any, str], None]]
+_Result = tuple[Callable[[Any, str], None], Any, str, bool]  # done, value, error, broken
 
 
 class GroupCommit:
-    """Fills batches on the Trio thread, commits them on its own. `seq` names the filling batch, `durable` the last committed."""
+    """Fills batches on the Trio thread, commits them on its own. `seq` names the filling batch, `durable` the last committed.
 
-    def __init__(self, apply: Callable[[Batch], None], on_failure: Callable[[str], None]) -> None:
+    Both go on rising where the index left off: a drive whose numbers fall has forgotten something.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Batch], None],
+        on_failure: Callable[[str], None],
+        *,
+        durable: int = 0,
+    ) -> None:
         self._apply = apply
         self._on_failure = on_failure
         self._token = trio.lowlevel.current_trio_token()
@@ -32,8 +46,8 @@ class GroupCommit:
         self._kicked = False
         self.flying_since = 0.0
         self.batch = Batch()
-        self.seq = 1
-        self.durable = 0
+        self.seq = durable + 1
+        self.durable = durable
         self.failed = ""
         self.on_durable: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
@@ -61,10 +75,10 @@ class GroupCommit:
 
     def when_durable(self, seq: int, call: Callable[[bool], None]) -> None:
         """Call back when batch `seq` is durable (True) or lost (False); at once where that is known."""
-        if self.failed:
-            call(False)
-        elif seq <= self.durable:
+        if seq <= self.durable:
             call(True)
+        elif self.failed:
+            call(False)
         elif seq == self.seq:
             self.batch.done.append(call)
             if self._flying is None and not self._kicked:
@@ -77,6 +91,7 @@ class GroupCommit:
         self._kicked = False
         if self._flying is None and not self.failed and self.batch.operations:
             self._flying, self.batch = self.batch, Batch()
+            self._flying.ctl[COMMIT_SEQ] = b"%d" % self.seq
             self.seq += 1
             self.flying_since = trio.current_time()
             self._handed.put(self._flying)
@@ -87,35 +102,36 @@ class GroupCommit:
             try:
                 self._apply(batch)
             except (apsw.Error, OSError) as caught:
-                error = f"the index cannot be written: {caught}"
+                error = f"the index cannot be written: {type(caught).__name__}: {caught}"
             try:
                 self._token.run_sync_soon(self._landed, batch, error)
             except trio.RunFinishedError:
                 return
 
     def _landed(self, batch: Batch, error: str) -> None:
-        self._flying = None
+        if self._flying is not batch:
+            return  # given up meanwhile, and its waiters were told
         if error:
             self.fail(error)
-        else:
-            self.durable += 1
-            for call in batch.done:
-                call(True)
-            self.on_durable()
-            self._launch()
             return
+        self._flying = None
+        self.durable += 1
         for call in batch.done:
-            call(False)
+            call(True)
+        self.on_durable()
+        self._launch()
 
     def fail(self, reason: str) -> None:
         """Nothing will be committed any more: whoever waits is told."""
         if self.failed:
             return
         self.failed = reason
-        waiting, self.batch = self.batch, Batch()
-        for call in waiting.done:
-            call(False)
+        lost = [] if self._flying is None else self._flying.done  # it may hang for ever
+        lost += self.batch.done
+        self._flying, self.batch = None, Batch()
         self._on_failure(reason)
+        for call in lost:
+            call(False)
 
     async def drain(self) -> None:
         """Until everything that was put in is durable."""
@@ -147,8 +163,12 @@ class GroupCommit:
 class Reader:
     """Reads of one index on a thread of its own. Head rows that are wanted in one tick are read by one statement."""
 
-    def __init__(self, open_index: Callable[[], Index]) -> None:
+    def __init__(
+        self, open_index: Callable[[], Index], on_broken: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._open_index = open_index
+        self._on_broken = on_broken
+        self._pending = 0
         self._token = trio.lowlevel.current_trio_token()
         self._handed: queue.SimpleQueue[list[_Read] | None] = queue.SimpleQueue()
         self._waiting: list[_Read] = []
@@ -161,6 +181,11 @@ class Reader:
             target=self._work, name="storectl-index-reader", daemon=True
         )
         self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more reads wait than may."""
+        return self._pending + len(self._rows) >= MAX_READS
 
     def set_row_sink(
         self, sink: Callable[[dict[RowKey, HeadRow | None], list[RowKey], str], None]
@@ -176,6 +201,7 @@ class Reader:
     def submit(self, work: Callable[[Index], T], done: Callable[[T | None, str], None]) -> None:
         """Run `work` on the reading thread; `done(result, error)` is called on the Trio thread."""
         self._waiting.append((work, done))
+        self._pending += 1
         self._kick()
 
     async def run(self, work: Callable[[Index], T]) -> T:
@@ -209,26 +235,36 @@ class Reader:
             def land(found: dict[RowKey, HeadRow | None] | None, error: str) -> None:
                 sink(found or {}, wanted, error)
 
+            self._pending += 1
             reads.insert(0, (lambda index: index.heads(wanted), land))
         self._handed.put(reads)
 
     def _work(self) -> None:
         index: Index | None = None
         while (reads := self._handed.get()) is not None:
-            results: list[tuple[Callable[[Any, str], None], Any, str]] = []
+            results: list[_Result] = []
             for work, done in reads:
                 try:
                     if index is None:
                         index = self._open_index()
-                    results.append((done, work(index), ""))
+                    results.append((done, work(index), "", False))
+                except (apsw.BusyError, apsw.NoMemError, apsw.CantOpenError) as error:
+                    results.append((done, None, f"the index cannot be read now: {error}", False))
                 except (apsw.Error, OSError) as error:
-                    results.append((done, None, f"the index cannot be read: {error}"))
+                    results.append((done, None, f"the index cannot be read: {error}", True))
             try:
-                self._token.run_sync_soon(_deliver, results)
+                self._token.run_sync_soon(self._deliver, results)
             except trio.RunFinishedError:
                 break
         if index is not None:
             index.close()
+
+    def _deliver(self, results: list[_Result]) -> None:
+        self._pending -= len(results)
+        for done, value, error, is_broken in results:
+            if is_broken:
+                self._on_broken(error)
+            done(value, error)
 
     def stop(self) -> None:
         """End the thread; never blocks."""
@@ -237,11 +273,3 @@ class Reader:
     def join(self, seconds: float) -> None:
         """Wait for the thread (in a worker thread)."""
         self._thread.join(seconds)
-
-
-_Read = tuple[Callable[[Index], Any], Callable[[Any, str], None]]
-
-
-def _deliver(results: list[tuple[Callable[[Any, str], None], Any, str]]) -> None:
-    for done, value, error in results:
-        done(value, error)

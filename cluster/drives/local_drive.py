@@ -30,7 +30,7 @@ from cluster.drives.drive import (
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import DriveLock, Member, RootGuard
 from cluster.drives.index import CHECKSUM_VFS, FILE, Batch, Index, ShardRow
-from cluster.drives.index_threads import GroupCommit, Reader
+from cluster.drives.index_threads import COMMIT_SEQ, GroupCommit, Reader
 from cluster.drives.local_registers import LocalRegisters, ReplyTo
 from cluster.drives.local_stage import LocalStage, is_row_shard
 from cluster.drives.shard_files import (
@@ -104,8 +104,9 @@ class LocalDrive:
         last_body = self._writer_index.last_body()
         self._writer_index.apply(Batch(ctl={"clean": b"0"}))
         self._ballast = Ballast(root, files, settings.ballast_bytes)
-        self._commits = GroupCommit(self._apply, self._fault)
-        self._reader = Reader(lambda: Index(root, vfs=vfs))
+        durable = int(self._writer_index.value(COMMIT_SEQ) or 0)
+        self._commits = GroupCommit(self._apply, self._fault, durable=durable)
+        self._reader = Reader(lambda: Index(root, vfs=vfs), self._fault)
         self._checkpoint_index = Index(root, vfs=vfs)
         acceptor = Acceptor(
             control, set_id=member.set_id, position=member.position, limits=settings.limits

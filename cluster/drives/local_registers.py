@@ -79,7 +79,7 @@ class LocalRegisters:
 
     def handle(self, request: Request, reply: ReplyTo) -> None:
         """Decide one message and answer it, now or when what the answer shows is durable."""
-        if self._commits.is_full:
+        if self._commits.is_full or self._reader.is_full:
             reply(Failed("the drive is overloaded"))
         elif isinstance(request, Scan):
             self._scan(request, reply)
@@ -145,7 +145,12 @@ class LocalRegisters:
                 self._learn(request, row)
                 reply(Done())
             case ReadBody():
-                self._with_body(request.row, row, request.body, lambda data: reply(Body(data)))
+                self._with_body(
+                    request.row,
+                    row,
+                    request.body,
+                    lambda data: self._when_shown(row.seq, reply, Body(data)),
+                )
 
     def _when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
@@ -218,7 +223,8 @@ class LocalRegisters:
         held = CORRUPT if row.register is None else row.register
         decision = self._acceptor.accept(request, held, row.bodies.keys())
         if isinstance(decision, Accepted):
-            self._when_shown(row.seq, reply, Accepted(row.seq))
+            seq = max(row.seq, self._commits.durable)
+            self._when_shown(seq, reply, Accepted(seq))
         elif isinstance(decision, Write):
             self._write(request.row, row, decision)
             self._when_shown(row.seq, reply, Accepted(row.seq))
@@ -287,6 +293,7 @@ class LocalRegisters:
                 batch.heads[request.row] = attrs.evolve(head, flags=head.flags | CHOSEN)
             else:
                 batch.chosen.add(request.row)
+            row.kept = self._commits.seq
             self._collect(request.row, row, decision.register.state)
             self._commits.touch()
         if request.acceptors != -1:

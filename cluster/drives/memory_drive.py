@@ -81,6 +81,7 @@ class Platter:
     hints: dict[RowKey, int] = attrs.field(factory=dict)
     trash: dict[DataId, int] = attrs.field(factory=dict)
     control: Control = attrs.field(factory=Control)
+    commit_seq: int = 0
 
 
 @attrs.define(kw_only=True)
@@ -137,7 +138,7 @@ class MemoryDrive:
         self._rows: dict[RowKey, Record] = {}  # newer than the platter
         self._waiting: list[Callable[[bool], None]] = []
         self._flying = False
-        self._seq = 1
+        self._seq = self.platter.commit_seq + 1
 
     @property
     def state(self) -> DriveState:
@@ -354,6 +355,7 @@ class MemoryDrive:
             self._waiting = batch
             self.fail("fsync failed")
             return
+        self.platter.commit_seq = self._seq
         self._seq += 1
         for call in batch:
             call(True)

@@ -14,7 +14,17 @@ _ROW_OVERHEAD = 400  # bytes of Python objects around a row, measured roughly
 class Row:
     """One register on this drive. `register` None: the stored row is corrupt."""
 
-    __slots__ = ("bodies", "closed", "cost", "data", "list_bodies", "register", "seq", "superseded")
+    __slots__ = (
+        "bodies",
+        "closed",
+        "cost",
+        "data",
+        "kept",
+        "list_bodies",
+        "register",
+        "seq",
+        "superseded",
+    )
 
     def __init__(
         self, register: Register | None, bodies: dict[BodyId, int], seq: int, cost: int
@@ -22,6 +32,7 @@ class Row:
         self.register = register
         self.bodies = bodies  # body id -> rowid
         self.seq = seq  # the batch that makes it durable
+        self.kept = seq  # the batch that makes its chosen flag durable, too: not forgotten before
         self.cost = cost
         self.data: dict[BodyId, bytes] = {}  # bodies at hand
         # What became superfluous with the accepted state, once that is chosen:
@@ -70,7 +81,7 @@ class RowCache:
         while self._bytes > self._budget and self._rows:
             key = next(iter(self._rows))
             row = self._rows[key]
-            if row.seq > durable:
+            if max(row.seq, row.kept) > durable:
                 return  # the next commit trims again
             del self._rows[key]
             self._bytes -= row.cost
