@@ -50,7 +50,7 @@ class Host:
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt) as error:
             self._failure = error
         finally:
             self._ready.set()
