@@ -180,7 +180,7 @@ class History:
 
     def run(self):
         rng, time = self.rng, 0
-        hot = rng.random() < 0.4
+        self.hot = hot = rng.random() < 0.4
         for _ in range(rng.randint(4, 14)):
             time += rng.choice([1, 3, 10, 30] if hot else [1, 5, 50, 300, 1500])
             kind = rng.choices(["put", "delete", "create", "replace", "get"], [35, 15, 8, 10, 32])[
@@ -213,7 +213,12 @@ class History:
         if len(up) > len(self.drives) - max(1, len(self.drives) - self.k):
             drive = self.rng.choice(up)
             drive.up = False
-            self.at(self.rng.randint(5, 3000), self.boot, drive)
+            # In a hot history a drive is back while proposals that it promised for are still on their way.
+            self.at(
+                self.rng.randint(1, 15) if self.hot else self.rng.randint(10, 3000),
+                self.boot,
+                drive,
+            )
 
     def boot(self, drive):
         if self.mutant == "no-ceiling":
