@@ -4,6 +4,7 @@ Head rows are small and say what a register holds; bodies (inline objects, long 
 rowid table, so that updating a head never rewrites them. docs/formats/index.md has the tables.
 """
 
+import ctypes
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,11 +25,14 @@ FILE = "meta.db"
 CHECKSUM_VFS = "cksmvfs"
 SCHEMA_VERSION = 1
 CHOSEN, LIVE = 1, 2  # bits of head.flags
+PAGE_BYTES = 4096  # of the file; 8,192 would hold one inline row: twice the writes
+ROWS_SEEN = 16_384  # that one rolled-up page may cost: it then holds fewer rows than were asked for
+_PAGE_ROWS = 128  # that a rolled-up scan reads at a time
 _RESERVED_BYTES = 8  # at the end of every page, for its checksum
 _SCHEMA = """
 CREATE TABLE head(row BLOB PRIMARY KEY, ballot BLOB NOT NULL, flags INTEGER NOT NULL, state BLOB NOT NULL,
                   bodies BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE body(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE body(id INTEGER PRIMARY KEY, data BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE upload(row BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE shard(data_id BLOB, position INTEGER, owner BLOB NOT NULL, bytes INTEGER NOT NULL, digests BLOB,
                    body INTEGER, PRIMARY KEY(data_id, position)) WITHOUT ROWID;
@@ -87,8 +91,12 @@ class Batch:
     uploads: dict[RowKey, bool] = attrs.field(factory=dict)
     shards: list[ShardRow] = attrs.field(factory=list)
     drop_shards: list[tuple[DataId, int]] = attrs.field(factory=list)
-    heal: list[tuple[DataId, int, RowKey, str]] = attrs.field(factory=list)
-    healed: list[tuple[DataId, int]] = attrs.field(factory=list)
+    heal: dict[tuple[DataId, int], tuple[RowKey, str] | None] = attrs.field(
+        factory=dict
+    )  # None: healed
+    debt: dict[tuple[DataId, int], RowKey] = attrs.field(
+        factory=dict
+    )  # heal, unless the shard is here all the same
     hints: dict[RowKey, int] = attrs.field(factory=dict)
     trash: dict[DataId, int] = attrs.field(factory=dict)
     drop_trash: list[DataId] = attrs.field(factory=list)
@@ -104,14 +112,16 @@ class Index:
     def __init__(self, root: Path, *, vfs: str = CHECKSUM_VFS, writable: bool = False) -> None:
         _load_checksums()
         self.path = root / FILE
+        self.log_bytes = 0  # of the write-ahead log that a checkpoint would move
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if writable else 0)
         self._db = apsw.Connection(str(self.path), flags=flags, vfs=vfs)
         run = self._db.execute
         if writable:
             self._db.reserve_bytes("main", _RESERVED_BYTES)
-            run("PRAGMA page_size=4096")
+            run(f"PRAGMA page_size={PAGE_BYTES}")
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=FULL")
+            self._keep_log()
         run("PRAGMA mmap_size=0")
         run("PRAGMA wal_autocheckpoint=0")
         run("PRAGMA cell_size_check=ON")
@@ -120,8 +130,18 @@ class Index:
         self._db.set_busy_timeout(10_000)
         if writable:
             self._create()
+            self._db.set_wal_hook(self._logged)
         else:
             run("PRAGMA query_only=ON")
+
+    def _keep_log(self) -> None:
+        """Leave the log's file in place at close: overwriting it costs half as much as growing it (measured)."""
+        keep = ctypes.c_int(1)
+        self._db.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
+
+    def _logged(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self.log_bytes = pages * PAGE_BYTES
+        return apsw.SQLITE_OK
 
     def _create(self) -> None:
         version = self._one("PRAGMA user_version")[0]
@@ -177,7 +197,10 @@ class Index:
                     f"UPDATE head SET flags=flags|{CHOSEN} WHERE row IN ({marks})", some
                 )
         if batch.bodies:
-            self._many("INSERT INTO body", list(batch.bodies.items()))
+            self._many(
+                "INSERT INTO body",
+                [(rowid, data, body_crc(rowid, data)) for rowid, data in batch.bodies.items()],
+            )
         self._apply_rest(batch)
 
     def _apply_rest(self, batch: Batch) -> None:
@@ -201,10 +224,7 @@ class Index:
             )
         if batch.drop_shards:
             run("DELETE FROM shard WHERE data_id=? AND position=?", batch.drop_shards)
-        if batch.heal:
-            self._many("INSERT OR REPLACE INTO heal", batch.heal)
-        if batch.healed:
-            run("DELETE FROM heal WHERE data_id=? AND position=?", batch.healed)
+        self._apply_heal(batch)
         for row, missed in batch.hints.items():
             self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
         if batch.trash:
@@ -215,6 +235,21 @@ class Index:
             self._db.execute("INSERT OR REPLACE INTO fence VALUES (?,?,?)", (bucket, epoch, dead))
         for name, value in batch.ctl.items():
             self._db.execute("INSERT OR REPLACE INTO ctl VALUES (?,?)", (name, value))
+
+    def _apply_heal(self, batch: Batch) -> None:
+        run = self._db.executemany
+        if batch.debt:
+            run(
+                "INSERT OR IGNORE INTO heal SELECT ?1, ?2, ?3, 'not staged at commit' "
+                "WHERE NOT EXISTS (SELECT 1 FROM shard WHERE data_id=?1 AND position=?2)",
+                [(*key, owner) for key, owner in batch.debt.items()],
+            )
+        if batch.heal:
+            bad = [(*key, *why) for key, why in batch.heal.items() if why is not None]
+            self._many("INSERT OR REPLACE INTO heal", bad)
+            healed = [key for key, why in batch.heal.items() if why is None]
+            if healed:
+                run("DELETE FROM heal WHERE data_id=? AND position=?", healed)
 
     def checkpoint(self) -> None:
         """Move what the log holds into the database file; readers and the writer go on meanwhile."""
@@ -235,9 +270,9 @@ class Index:
         return found
 
     def body(self, rowid: int) -> bytes | None:
-        """A body row."""
-        row = self._one("SELECT data FROM body WHERE id=?", (rowid,))
-        return row[0] if row is not None else None
+        """A body row; None: it is not there, or fails its checksum."""
+        row = self._one("SELECT data, crc FROM body WHERE id=?", (rowid,))
+        return row[0] if row is not None and body_crc(rowid, row[0]) == row[1] else None
 
     def last_body(self) -> int:
         """The highest rowid in use."""
@@ -268,26 +303,33 @@ class Index:
     def scan_rolled(
         self, start: RowKey, stop: RowKey | None, limit: int, delimiter: bytes, prefix_len: int
     ) -> tuple[list[ScanRow], RowKey | None]:
-        """Like scan, each common prefix shown by one witness: its first row that is live or not known chosen."""
+        """Like scan, each common prefix shown by one witness: its first row that is live or not known chosen.
+
+        Returns the rows and where to go on; None: `stop` is reached.
+        """
         found: list[ScanRow] = []
         cursor: RowKey | None = start
-        while cursor is not None and len(found) < limit:
-            page = self.scan(cursor, stop, min(limit, 128))
-            if not page:
-                return found, None
-            cursor = RowKey(page[-1].row + b"\0") if len(page) == min(limit, 128) else None
-            skip_to: bytes = b""
+        seen = 0
+        while cursor is not None and len(found) < limit and seen < ROWS_SEEN:
+            page = self.scan(cursor, stop, _PAGE_ROWS)
+            seen += len(page)
+            cursor = RowKey(page[-1].row + b"\0") if len(page) == _PAGE_ROWS else None
+            skip_to = b""
             for row in page:
                 if row.row < skip_to:
                     continue
+                if len(found) == limit:
+                    return found, row.row
                 cut = row.row.find(delimiter, prefix_len)
                 if cut < 0:
                     found.append(row)
-                    continue
-                if row.live or not row.chosen or row.ballot is None:
+                elif row.live or not row.chosen or row.ballot is None:
                     found.append(attrs.evolve(row, rolled_up=True))
-                    skip_to = successor(row.row[: cut + len(delimiter)]) or b""
-            if skip_to and cursor is not None and cursor < skip_to:
+                    end = successor(row.row[: cut + len(delimiter)])
+                    if end is None:
+                        return found, None
+                    skip_to = end
+            if cursor is not None and cursor < skip_to:
                 cursor = RowKey(skip_to)
         return found, cursor
 
@@ -364,6 +406,11 @@ class Index:
         verdict = self._one("PRAGMA quick_check(1)")[0]
         if verdict != "ok":
             raise IndexDamagedError(verdict)
+
+
+def body_crc(rowid: int, data: bytes) -> int:
+    """Of a body row; the rowid comes first, so that another row's bytes do not check."""
+    return crc32c.crc32c(data, crc32c.crc32c(rowid.to_bytes(8, "big")))
 
 
 def pack_bodies(bodies: Iterable[tuple[bytes, int]]) -> bytes:

@@ -4,9 +4,8 @@
 for good (an fsync that is tried again reports success for pages that were lost: Rebello et al., 2020).
 """
 
-import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ from cluster.drives.drive import (
 )
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import DriveLock, Member, RootGuard
-from cluster.drives.index import CHECKSUM_VFS, FILE, Batch, Index, ShardRow
+from cluster.drives.index import CHECKSUM_VFS, Batch, Index, ShardRow
 from cluster.drives.index_threads import COMMIT_SEQ, GroupCommit, Reader
 from cluster.drives.local_registers import LocalRegisters, ReplyTo
 from cluster.drives.local_stage import LocalStage, is_row_shard
@@ -41,6 +40,7 @@ from cluster.drives.shard_files import (
     read_footer,
     shard_path,
 )
+from cluster.drives.trouble import Trouble, judge
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import ClusterId, DataId, DriveId
 from cluster.register.acceptor import Acceptor, Limits
@@ -126,6 +126,8 @@ class LocalDrive:
         self._usage: DriveUsage | None = None
         self._staged_bytes = 0  # promised to stages since the free space was measured
         self._discarded: list[ShardWriter] = []
+        # Stages of this process, while the files of an earlier one are looked through.
+        self._begun: set[tuple[DataId, int]] | None = None if self.was_clean else set()
         self.on_fault: Callable[[LocalDrive, str], None] = lambda _drive, _reason: None
 
     @property
@@ -182,6 +184,8 @@ class LocalDrive:
             if self._staged_bytes + size_hint > self._usage.free - self._reserve(self._usage):
                 raise DriveFullError("the object does not fit")
             self._staged_bytes += size_hint
+        if self._begun is not None:
+            self._begun.add((header.data_id, header.position))
         return LocalStage(self, self.root, self.cluster, header, self.files)
 
     async def read_blocks(
@@ -192,7 +196,9 @@ class LocalDrive:
         if is_row_shard(first, lengths):
             row = await self._small(header)
             if row is not None:
-                return [memoryview(row[1])[: lengths[0]]]
+                if len(row[1]) != lengths[0]:
+                    raise self._corrupt(header, "the shard's row is not as long as its record says")
+                return [memoryview(row[1])]
         return await self._read(
             header, lambda: read_blocks(self.root, header, first, lengths, self.files)
         )
@@ -214,36 +220,51 @@ class LocalDrive:
             raise DriveError(self.reason)
 
     async def _small(self, header: ShardHeader) -> tuple[ShardRow, bytes] | None:
-        def work(index: Index) -> tuple[ShardRow, bytes] | None:
+        def work(index: Index) -> tuple[ShardRow, bytes | None] | None:
             row = index.shard(header.data_id, header.position)
-            if row is None or row.body is None:
-                return None
-            data = index.body(row.body)
-            return None if data is None else (row, data)
+            return None if row is None or row.body is None else (row, index.body(row.body))
 
+        found = await self._ask_index(work)
+        if found is None:
+            return None
+        row, data = found
+        if data is None:
+            raise self._corrupt(header, "the shard's row fails its checksum")
+        return row, data
+
+    async def _ask_index(self, work: Callable[[Index], T]) -> T:
         try:
             return await self._reader.run(work)
         except OSError as error:
-            self._fault(str(error))
             raise DriveError(str(error)) from error
+
+    def _corrupt(self, header: ShardHeader, reason: str) -> ShardCorruptError:
+        self.note_bad_shard(header, reason)
+        return ShardCorruptError(reason)
 
     async def _read(self, header: ShardHeader, work: Callable[[], T]) -> T:
         try:
             return await self._runtime.offload(work)
         except (ShardMissingError, ShardCorruptError) as error:
+            # A file without a row was collected meanwhile, or is still being written: no shard, and no debt.
+            if not await self._ask_index(
+                lambda index: index.shard(header.data_id, header.position)
+            ):
+                raise ShardMissingError(str(error)) from error
             self.note_bad_shard(header, str(error))
             raise
         except OSError as error:
+            if judge(error) is Trouble.PASSING:
+                raise DriveError(str(error)) from error
             self._bad_shards.add((header.data_id, header.position))
-            self.note_bad_shard(header, str(error))
             if len(self._bad_shards) >= self._settings.bad_shards_allowed:
                 self._fault(f"reads fail: {error}")
-            raise ShardCorruptError(str(error)) from error
+            raise self._corrupt(header, str(error)) from error
 
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """See Drive."""
         self._check_readable()
-        row = await self._reader.run(lambda index: index.shard(data_id, position))
+        row = await self._ask_index(lambda index: index.shard(data_id, position))
         if row is None or (
             row.body is None
             and not await trio.Path(shard_path(self.root, data_id, position)).exists()
@@ -254,37 +275,55 @@ class LocalDrive:
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""
         if not self._commits.failed:
-            self._commits.batch.heal.append((header.data_id, header.position, header.owner, reason))
+            debt = (header.owner, reason)
+            self._commits.batch.heal[header.data_id, header.position] = debt
             self._commits.touch()
 
     async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
         """Add a shard's index row; durable when this returns. Raises DriveError."""
+        if self._commits.failed:
+            raise DriveError(self.reason)
         batch = self._commits.batch
         if body is not None:
             rowid = self._registers.new_body()
             batch.bodies[rowid] = body
             row = attrs.evolve(row, body=rowid)
         batch.shards.append(row)
-        batch.healed.append((row.data_id, row.position))
+        batch.heal[row.data_id, row.position] = None
         seq = self._commits.seq
         self._commits.touch()
-        if not await self._commits.committed(seq):
+        try:
+            is_durable = await self._commits.committed(seq)
+        except trio.Cancelled:
+            self._drop_shard(row)
+            raise
+        if not is_durable:
             raise DriveError(self.reason)
+
+    def _drop_shard(self, row: ShardRow) -> None:
+        """Take back a shard's row with the next commit."""
+        batch = self._commits.batch
+        batch.drop_shards.append((row.data_id, row.position))
+        if row.body is not None:
+            batch.drop_bodies.add(row.body)
+        self._commits.touch()
 
     async def offload(self, work: Callable[[], None]) -> None:
         """Run file work in a worker thread."""
         await self._runtime.offload(work)
 
     def judge_write_error(self, error: OSError) -> DriveError:
-        """What a failed write means: full, or out of service."""
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        """What a failed write means: full, out of service, or nothing but this failure."""
+        trouble = judge(error)
+        if trouble is Trouble.FULL:
             if self._state is DriveState.ACTIVE:
                 self._state, self.reason = (
                     DriveState.READONLY,
                     f"{self.root} is full: delete objects or add drives",
                 )
             return DriveFullError(str(error))
-        self._fault(f"a write failed: {error}")
+        if trouble is Trouble.BROKEN:
+            self._fault(f"a write failed: {error}")
         return DriveError(str(error))
 
     def discard_later(self, writer: ShardWriter) -> None:
@@ -299,10 +338,7 @@ class LocalDrive:
                 writer.discard()
 
         if writers:
-            try:
-                await self._runtime.offload(work)
-            except OSError as error:
-                self._fault(f"a file cannot be removed: {error}")
+            await self._runtime.offload(work)
 
     # -- tasks
 
@@ -310,7 +346,7 @@ class LocalDrive:
         """Guard, measure, checkpoint and collect, until cancelled."""
         async with trio.open_nursery() as nursery:
             if not self.was_clean:
-                nursery.start_soon(self._sweep_unfinished)
+                nursery.start_soon(self._attempt, self._sweep_unfinished)
             nursery.start_soon(self._every, self._settings.free_seconds, self.measure)
             nursery.start_soon(self._every, self._settings.free_seconds, self._discard)
             nursery.start_soon(self._every, self._settings.guard_seconds, self._guard)
@@ -321,7 +357,19 @@ class LocalDrive:
         while self._state in VOTING:
             # Spread over the period, so that the drives of a node do not checkpoint at the same moment.
             await trio.sleep(seconds * (0.75 + self._runtime.rng.random() / 2))
+            await self._attempt(work)
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A task's error is the drive's, not the node's."""
+        try:
             await work()
+        except DriveError:
+            return  # the index was busy, or the drive is out
+        except OSError as error:
+            if judge(error) is Trouble.BROKEN:
+                self._fault(f"the drive's files: {error}")
+        except apsw.Error as error:
+            self._fault(f"the index: {error}")
 
     def _reserve(self, usage: DriveUsage) -> int:
         wanted = max(
@@ -363,7 +411,6 @@ class LocalDrive:
             self._leave(*found)
 
     async def _checkpoint(self) -> None:
-        log = self.root / f"{FILE}-wal"
         limit = self._settings.checkpoint_bytes
         if self._usage is not None:
             limit = min(limit, self._usage.total // 64)
@@ -371,7 +418,7 @@ class LocalDrive:
             limit = 0  # every page of the log counts now
 
         def work() -> bool:
-            if log.exists() and log.stat().st_size > limit:
+            if self._writer_index.log_bytes > limit:
                 self._checkpoint_index.checkpoint()
                 return True
             return False
@@ -383,14 +430,14 @@ class LocalDrive:
                     self._checkpointed = durable
             except apsw.FullError:
                 await self._runtime.offload(self._ballast.release)
-            except (apsw.Error, OSError) as error:
-                self._fault(f"the index cannot be written: {error}")
+            except apsw.BusyError:
+                return  # a reader is in the way: next time
 
     async def collect(self) -> None:
         """Remove superseded shards whose grace is over, a bounded number at a time."""
         now = self._runtime.wall_ms()
         limit = self._settings.collect_batch
-        due = await self._reader.run(
+        due = await self._ask_index(
             lambda index: [(d, index.shards_of(d)) for d in index.due_trash(now, limit)]
         )
         if not due or self._commits.failed:
@@ -406,41 +453,38 @@ class LocalDrive:
             for path in paths:
                 self.files.unlink(path)
 
-        try:
-            await self._runtime.offload(unlink)
-        except OSError as error:
-            self._fault(f"a file cannot be removed: {error}")
-            return
+        await self._runtime.offload(unlink)
         batch = self._commits.batch
         for data_id, shards in due:
             batch.drop_trash.append(data_id)
             for shard in shards:
                 batch.drop_shards.append((data_id, shard.position))
-                batch.healed.append((data_id, shard.position))
+                batch.heal[data_id, shard.position] = None
                 if shard.body is not None:
                     batch.drop_bodies.add(shard.body)
         self._commits.touch()
 
     async def _sweep_unfinished(self) -> None:
         """After a crash: files that were not written to their end are removed; nothing can refer to them."""
-        started = self._runtime.wall_ms()
 
         def candidates() -> list[tuple[DataId, int, Path]]:
-            return [
-                found
-                for found in list_shards(self.root)
-                if found[2].stat().st_mtime * 1000 < started and not has_footer(found[2], found[0])
-            ]
+            found = []
+            for data_id, position, path in list_shards(self.root):
+                with suppress(FileNotFoundError):  # collected meanwhile
+                    if not has_footer(path, data_id):
+                        found.append((data_id, position, path))
+            return found
 
         unfinished = await self._runtime.offload(candidates)
-        known = await self._reader.run(
+        known = await self._ask_index(
             lambda index: {(d, p) for d, p, _ in unfinished if index.shard(d, p) is not None}
         )
+        begun, self._begun = self._begun or set(), None
+        doomed = [path for d, p, path in unfinished if (d, p) not in known | begun]
 
         def remove() -> None:
-            for data_id, position, path in unfinished:
-                if (data_id, position) not in known:
-                    self.files.unlink(path)
+            for path in doomed:
+                self.files.unlink(path)
 
         await self._runtime.offload(remove)
 
@@ -448,7 +492,7 @@ class LocalDrive:
         """See Drive."""
         debt = 0
         if self._state in VOTING:
-            debt = await self._reader.run(lambda index: index.count("heal"))
+            debt = await self._ask_index(lambda index: index.count("heal"))
             await self.measure()
         return DriveStatus(
             drive=self.drive_id,

@@ -252,6 +252,8 @@ class LocalRegisters:
                 batch.bodies[self._next_body] = data
                 row.data[version.body.id] = data
                 self._next_body += 1
+        # What the states between removed, when this drive has missed some, only their ring remembers.
+        row.missed = row.missed or row.register is None or message.base != row.register.ballot
         row.register = write.register
         row.seq = commits.seq
         row.superseded += write.superseded
@@ -267,8 +269,7 @@ class LocalRegisters:
         if is_object(key):
             self._note_uploads(key, row, old, state)
         for part in write.debt:
-            debt = (part.data_id, self._acceptor.position, owner_row(key), "not staged at commit")
-            batch.heal.append(debt)
+            batch.debt[part.data_id, self._acceptor.position] = owner_row(key)
         self._cache.drop(key)
         row.cost = len(encoded) + sum(map(len, row.data.values()))
         self._cache.put(key, row)
@@ -306,14 +307,14 @@ class LocalRegisters:
         if not is_part(key):
             referred = record_data(state)
             removed = set(row.superseded)
-            if state.ring:
-                removed.update(state.ring[-1].removed)
+            for applied in state.ring if row.missed else state.ring[-1:]:
+                removed.update(applied.removed)
             self._discard(removed - referred)
             for rowid in row.list_bodies:
                 self._collect_list(rowid, referred)
         for upload in row.closed:
             self._close_upload(key, upload, row, state)
-        row.superseded, row.list_bodies, row.closed = (), (), ()
+        row.superseded, row.list_bodies, row.closed, row.missed = (), (), (), False
 
     def _discard(self, data: set[DataId]) -> None:
         due = self._now_ms() + self._grace_ms
@@ -442,4 +443,9 @@ def _decode_row(head: HeadRow | None) -> Row:
         return Row(None, {}, 0, 0)
     register = Register(ballot=head.ballot, state=state, chosen=bool(head.flags & CHOSEN))
     bodies = {BodyId(body): rowid for body, rowid in unpack_bodies(head.bodies).items()}
-    return Row(register, bodies, 0, len(head.state))
+    row = Row(register, bodies, 0, len(head.state))
+    if not register.chosen:
+        # What it made superfluous was forgotten with the cached row: its own memory says enough.
+        row.missed = True
+        row.closed = tuple(done.upload_id for done in state.done)
+    return row

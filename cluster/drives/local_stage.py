@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
 from cluster.drives.drive import STAGING, Blob, DriveError, DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.index import ShardRow
@@ -80,8 +82,13 @@ class LocalStage:
         try:
             await self._drive.offload(work)
         except OSError as error:
-            self._dead = True
+            self._end()
             raise self._drive.judge_write_error(error) from error
+
+    def _end(self) -> None:
+        self._dead = True
+        if self._writer is not None:
+            self._drive.discard_later(self._writer)
 
     async def close(self, digests: bytes) -> None:
         """See Stage."""
@@ -92,19 +99,24 @@ class LocalStage:
                 data_id=header.data_id, position=header.position, owner=header.owner,
                 payload_bytes=len(body), digests=digests,
             )  # fmt: skip
-            await self._drive.commit_shard(row, body)
+            await self._commit(row, body)
         else:
             await self._file(lambda: writer.finish(digests))
             row = ShardRow(
                 data_id=header.data_id, position=header.position, owner=header.owner,
                 payload_bytes=writer.payload_bytes,
             )  # fmt: skip
-            await self._drive.commit_shard(row, None)
+            await self._commit(row, None)
+
+    async def _commit(self, row: ShardRow, body: bytes | None) -> None:
+        try:
+            await self._drive.commit_shard(row, body)
+        except trio.Cancelled:
+            self._end()
+            raise
         self._dead = True
 
     def abort(self) -> None:
         """See Stage."""
         if not self._dead:
-            self._dead = True
-            if self._writer is not None:
-                self._drive.discard_later(self._writer)
+            self._end()

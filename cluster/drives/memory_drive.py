@@ -282,7 +282,8 @@ class MemoryDrive:
         def commit() -> None:
             self.platter.rows[row] = new
             for part in write.debt:
-                self.platter.heal[part.data_id, self._position] = "not staged at commit"
+                if (part.data_id, self._position) not in self.platter.shards:
+                    self.platter.heal[part.data_id, self._position] = "not staged at commit"
             if self._rows.get(row) is new:
                 del self._rows[row]
 
@@ -293,9 +294,10 @@ class MemoryDrive:
         if isinstance(decision, Chosen):
             record.register = decision.register
             state = decision.register.state
-            if state.ring and not is_part(request.row):
+            if not is_part(request.row):
                 due = self._runtime.wall_ms() + self._grace_ms
-                for data_id in set(state.ring[-1].removed) - record_data(state):
+                removed = {data_id for applied in state.ring for data_id in applied.removed}
+                for data_id in removed - record_data(state):
                     self.platter.trash[data_id] = due
         if request.acceptors != -1:
             self.platter.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
@@ -438,9 +440,12 @@ class MemoryDrive:
 
         if self.faults.hung or self._state not in STAGING:
             await trio.sleep_forever()
-        self._commit(
-            lambda: self.platter.shards.__setitem__((header.data_id, header.position), shard)
-        )
+
+        def keep() -> None:
+            self.platter.shards[header.data_id, header.position] = shard
+            self.platter.heal.pop((header.data_id, header.position), None)
+
+        self._commit(keep)
         self._waiting.append(call)
         boots = self._boots
         while not landed.is_set():
@@ -480,7 +485,6 @@ class MemoryDrive:
             raise self._bad(header, "input/output error")
         shard = self.platter.shards.get((header.data_id, header.position))
         if shard is None:
-            self.note_bad_shard(header, "missing")
             raise ShardMissingError("missing")
         return shard
 

@@ -21,6 +21,7 @@ class Row:
         "data",
         "kept",
         "list_bodies",
+        "missed",
         "register",
         "seq",
         "superseded",
@@ -39,6 +40,7 @@ class Row:
         self.superseded: tuple[DataId, ...] = ()
         self.list_bodies: tuple[int, ...] = ()  # rowids of part lists that name superfluous data
         self.closed: tuple[UploadId, ...] = ()
+        self.missed = False  # states between the last chosen one here and this one were missed
 
 
 class RowCache:

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -67,8 +68,10 @@ class LocalBench:
     """A LocalDrive. A crash opens a copy of what was on disk at that moment."""
 
     def __init__(self, folder: Path, *, cache_bytes: int = 24 << 20) -> None:
+        self.folder, self.cache_bytes = folder, cache_bytes
         self.root = folder / "0"
         self.runtime = ThreadRuntime()
+        self.started_ms = self.runtime.wall_ms()
         self.tools = Tools()
         self.settings = DriveSettings(
             cache_bytes=cache_bytes, read_grace_ms=GRACE_MS, ballast_bytes=0, free_seconds=0.05,
@@ -82,6 +85,11 @@ class LocalBench:
         )
         carry_out(self.plan, FileOps())
         finish(self.plan, FileOps())
+
+    def fresh(self) -> "LocalBench":
+        """Another one of the same kind."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return LocalBench(folder, cache_bytes=self.cache_bytes)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[LocalDrive]:
@@ -133,7 +141,12 @@ class MemoryBench:
 
     def __init__(self) -> None:
         self.runtime = ThreadRuntime(rng=random.Random(1))
+        self.started_ms = self.runtime.wall_ms()
         self.drive: MemoryDrive | None = None
+
+    def fresh(self) -> "MemoryBench":
+        """Another one of the same kind."""
+        return MemoryBench()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[MemoryDrive]:
@@ -216,7 +229,7 @@ async def expect(drive: Drive, request: Request, kind: type[R]) -> R:
 
 def at(bench: Bench, step: int, proposer: int = 1) -> Ballot:
     """A ballot near the wall clock; steps are minutes, so that a later step is above the ceiling of an earlier one."""
-    return Ballot(bench.runtime.wall_ms() // 60_000 * 60_000 + step * 60_000, 0, proposer)
+    return Ballot(bench.started_ms + step * 60_000, 0, proposer)
 
 
 def prepare(ballot: Ballot, row: RowKey = ROW, *, epoch: int = 1, bucket_epoch: int = 1) -> Prepare:

@@ -222,16 +222,27 @@ async def test_a_fence_holds_for_one_bucket_and_outlives_a_crash(bench):
         await expect(drive, query(bucket_epoch=2), Value)
 
 
-async def test_a_fence_answers_after_the_accepts_before_it(bench):
+async def test_nothing_is_accepted_below_a_fence_that_has_answered(bench):
     ballot = at(bench, 1)
     order: list[str] = []
     async with bench.open() as drive:
         await ask(drive, query())
-        fenced = Answers()
-        drive.submit(accept(ballot, live(ballot)), lambda _: order.append("accepted"))
-        drive.submit(Fence(bucket=BUCKET, bucket_epoch=2), fenced)
+        accepting, fenced = Answers(), Answers()
+
+        def accepted(reply):
+            order.append(type(reply).__name__)
+            accepting(reply)
+
+        def done(reply):
+            order.append("fenced")
+            fenced(reply)
+
+        drive.submit(accept(ballot, live(ballot)), accepted)
+        drive.submit(Fence(bucket=BUCKET, bucket_epoch=2), done)
+        await accepting.first()
         await fenced.first()
-        assert order == ["accepted"]
+        # Before the fence, or refused; never accepted behind its back.
+        assert "Accepted" not in order[order.index("fenced") :]
 
 
 async def test_the_upload_index_follows_the_accepted_state(bench):
