@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote
 import trio
 
 from cluster import admin
-from cluster.errors import ClusterError, NotFoundError, UnavailableError
+from cluster.errors import NotFoundError, UnavailableError
 from cluster.node import Node
 from s3.messages import RequestBody, RequestHead, Response
 
@@ -47,8 +47,8 @@ class AdminHandler:
             return _json(404, {"error": str(error)})
         except UnavailableError as error:
             return _json(503, {"error": str(error)})
-        except ClusterError as error:
-            return _json(500, {"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - one question of an operator must not end the node
+            return _json(500, {"error": f"{type(error).__name__}: {error}"})
         return _json(404, {"error": "no such admin call"})
 
 
