@@ -300,6 +300,17 @@ class Index:
             )
         return rows
 
+    def scan_heads(self, start: RowKey, stop: RowKey | None, limit: int) -> list[HeadRow]:
+        """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
+        sql = (
+            "SELECT row, ballot, flags, state, bodies FROM head "
+            "WHERE row >= ?1 AND (?2 IS NULL OR row < ?2) ORDER BY row LIMIT ?3"
+        )
+        return [
+            HeadRow(RowKey(row), Ballot.unpack(ballot), flags, state, bodies)
+            for row, ballot, flags, state, bodies in self._db.execute(sql, (start, stop, limit))
+        ]
+
     def scan_rolled(
         self, start: RowKey, stop: RowKey | None, limit: int, delimiter: bytes, prefix_len: int
     ) -> tuple[list[ScanRow], RowKey | None]:

@@ -434,7 +434,8 @@ class LocalDrive:
                 return  # a reader is in the way: next time
 
     async def collect(self) -> None:
-        """Remove superseded shards whose grace is over, a bounded number at a time."""
+        """Drop what dead buckets left, and superseded shards whose grace is over, a bounded number at a time."""
+        await self._registers.dead_buckets.sweep()
         now = self._runtime.wall_ms()
         limit = self._settings.collect_batch
         due = await self._ask_index(

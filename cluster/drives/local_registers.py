@@ -10,6 +10,7 @@ from functools import partial
 import attrs
 import msgspec
 
+from cluster.drives.dead_buckets import DeadBuckets
 from cluster.drives.index import CHOSEN, LIVE, HeadRow, Index, pack_bodies, unpack_bodies
 from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.drives.row_cache import Row, RowCache
@@ -74,6 +75,9 @@ class LocalRegisters:
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
+        self.dead_buckets = DeadBuckets(
+            acceptor.control, commits, reader, forget=self._cache.drop, discard=self._discard
+        )
         commits.on_durable = self._trim
         reader.set_row_sink(self._loaded)
 

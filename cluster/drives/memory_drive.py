@@ -25,7 +25,7 @@ from cluster.drives.drive import (
 from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Control, Limits, Promised, Write
-from cluster.register.keys import is_part, object_row, successor
+from cluster.register.keys import bucket_of, is_part, object_row, successor
 from cluster.register.messages import (
     Accept,
     Accepted,
@@ -504,6 +504,11 @@ class MemoryDrive:
     async def collect(self) -> None:
         """Remove superseded shards whose grace is over."""
         now = self._runtime.wall_ms()
+        for row in [r for r in self.platter.rows if bucket_of(r) in self.platter.control.dead]:
+            state = self.platter.rows.pop(row).register.state
+            removed = {data_id for applied in state.ring for data_id in applied.removed}
+            for data_id in removed | record_data(state):
+                self.platter.trash[data_id] = now + self._grace_ms
         for data_id in [d for d, due in self.platter.trash.items() if due <= now]:
             del self.platter.trash[data_id]
             for position in range(32):

@@ -2,6 +2,7 @@
 
 import random
 
+import attrs
 import pytest
 import trio
 
@@ -13,14 +14,18 @@ from cluster.drives.drive import (
     ShardCorruptError,
     ShardMissingError,
 )
-from cluster.register.messages import Accepted, Done
+from cluster.ids import BucketId, RowKey
+from cluster.register.keys import object_row
+from cluster.register.messages import Accepted, Done, Fence, Page, Scan, StaleBucket, Value
 from tests.contracts.benches import (
     BLOCK,
+    BUCKET,
     accept,
     at,
     expect,
     header,
     learn,
+    query,
     stage,
     stored,
     tombstone,
@@ -225,3 +230,30 @@ async def test_data_of_every_write_that_this_drive_missed_goes_too(bench):
             return await drive.stat_shard(shard.data_id, 0) is None
 
         await until(is_gone)
+
+
+async def test_a_dead_bucket_takes_its_rows_and_data_along(bench):
+    ballot, other = at(bench, 1), object_row(BucketId(b"z" * 16), b"key")
+    shard = header(1, ballot)
+    fence = Fence(bucket=BUCKET, bucket_epoch=2)
+    async with bench.open() as drive:
+        await stage(drive, shard, LARGE)
+        await expect(drive, accept(ballot, stored(ballot, shard)), Accepted)
+        await expect(drive, accept(ballot, stored(ballot, header(2, ballot)), other), Accepted)
+        await expect(drive, fence, Done)
+        await drive.collect()
+        assert await drive.stat_shard(shard.data_id, 0) is not None
+        await expect(drive, attrs.evolve(fence, dead=True), Done)
+        bench.crash()
+    async with bench.open() as drive:
+        everything = Scan(start=RowKey(BUCKET), stop=None, limit=10, epoch=1, bucket_epoch=2)
+
+        async def is_gone():
+            await drive.collect()
+            page = await expect(drive, everything, Page)
+            is_shard_gone = await drive.stat_shard(shard.data_id, 0) is None
+            return [row.row for row in page.rows] == [other] and is_shard_gone
+
+        await until(is_gone)
+        await expect(drive, query(bucket_epoch=1), StaleBucket)
+        await expect(drive, query(other), Value)

@@ -1,0 +1,64 @@
+"""Rows and data of deleted buckets are dropped, a few at a time: the bucket's id is never used again, and its fence stays."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.drives.index import HeadRow, unpack_bodies
+from cluster.drives.index_threads import GroupCommit, Reader
+from cluster.ids import BucketId, DataId, RowKey
+from cluster.register.acceptor import Control
+from cluster.register.keys import successor
+from cluster.register.mutations import record_data
+from cluster.register.records import decode_state
+
+ROWS_AT_A_TIME = 256
+
+
+class DeadBuckets:
+    """`sweep` is called now and then. After a restart each dead bucket costs one look."""
+
+    def __init__(
+        self,
+        control: Control,
+        commits: GroupCommit,
+        reader: Reader,
+        *,
+        forget: Callable[[RowKey], None],
+        discard: Callable[[set[DataId]], None],
+    ) -> None:
+        self._control = control
+        self._commits, self._reader = commits, reader
+        self._forget, self._discard = forget, discard
+        self._swept: set[BucketId] = set()
+
+    async def sweep(self) -> None:
+        """Drop some rows of each bucket that is known to be dead. Raises OSError where the index cannot be read."""
+        for bucket in self._control.dead - self._swept:
+            start, stop = RowKey(bucket), successor(bucket)
+            heads = await self._reader.run(
+                lambda index, start=start, stop=stop: index.scan_heads(  # type: ignore[misc]
+                    start, None if stop is None else RowKey(stop), ROWS_AT_A_TIME
+                )
+            )
+            for head in heads:
+                self._drop(head)
+            if not heads:
+                self._swept.add(bucket)
+
+    def _drop(self, head: HeadRow) -> None:
+        try:
+            state = decode_state(head.state)
+        except msgspec.DecodeError:
+            data: set[DataId] = set()  # its shards are left to whoever looks for orphans
+        else:
+            data = {data_id for applied in state.ring for data_id in applied.removed}
+            data |= set(record_data(state))
+        batch = self._commits.batch
+        batch.heads[head.row] = None
+        batch.chosen.discard(head.row)
+        batch.uploads[head.row] = False
+        batch.drop_bodies.update(unpack_bodies(head.bodies).values())
+        self._forget(head.row)
+        self._discard(data)
+        self._commits.touch()
