@@ -82,6 +82,7 @@ class Platter:
     trash: dict[DataId, int] = attrs.field(factory=dict)
     control: Control = attrs.field(factory=Control)
     commit_seq: int = 0
+    unsynced: set[tuple[DataId, int]] = attrs.field(factory=set)  # acknowledged by a lying fsync
 
 
 @attrs.define(kw_only=True)
@@ -93,6 +94,7 @@ class Faults:
     hung: bool = False  # takes everything, answers nothing
     full: bool = False
     fsync_fails: bool = False
+    fsync_lies: bool = False  # of shard files; one of the index shows in commit_seq
     reads_fail: bool = False
 
 
@@ -153,6 +155,11 @@ class MemoryDrive:
 
     def crash(self) -> None:
         """The process or the power is gone: what is pending is lost, promises are forgotten, nobody is answered."""
+        for key in sorted(self.platter.unsynced):
+            shard = self.platter.shards.get(key)
+            if shard is not None:  # torn: some blocks made it
+                del shard.blocks[self._runtime.rng.randrange(len(shard.blocks) + 1) :]
+        self.platter.unsynced.clear()
         self._boot()
 
     def fail(self, reason: str) -> None:
@@ -443,6 +450,8 @@ class MemoryDrive:
 
         def keep() -> None:
             self.platter.shards[header.data_id, header.position] = shard
+            if self.faults.fsync_lies:
+                self.platter.unsynced.add((header.data_id, header.position))
             self.platter.heal.pop((header.data_id, header.position), None)
 
         self._commit(keep)
