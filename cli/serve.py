@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ def _gateway(config: Config, node: Node, machine: Machine, log: Log) -> Gateway:
             (root, pair.secret_key) if access_key == pair.access_key else None
         ),
         ready=node.ready,
-        rng=machine.rng,
+        rng=random.Random(machine.rng.getrandbits(64)),  # noqa: S311 - ids, no secrets
         emit=log,
     )
 

@@ -270,10 +270,7 @@ def _check_scope(signed: Signed, region: str) -> None:
 
 
 def _check_time(signed: Signed, now: float) -> None:
-    try:
-        made = datetime.strptime(signed.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        raise S3Error("AccessDenied", "The request's date is no date.") from None
+    made = _seconds(signed.amz_date)
     if signed.presigned:
         assert signed.expires is not None
         if made - now > MAX_SKEW_SECONDS:
@@ -287,6 +284,15 @@ def _check_time(signed: Signed, now: float) -> None:
             ServerTime=datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             MaxAllowedSkewMilliseconds=MAX_SKEW_SECONDS * 1000,
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _seconds(amz_date: str) -> float:
+    """Seconds since 1970 of a YYYYMMDDTHHMMSSZ; requests of one second share it. Raises S3Error for no date."""
+    try:
+        return datetime.strptime(amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise S3Error("AccessDenied", "The request's date is no date.") from None
 
 
 @functools.lru_cache(maxsize=256)
