@@ -382,7 +382,8 @@ class LocalDrive:
         try:
             total, free = await self._runtime.offload(lambda: self.files.free_bytes(self.root))
         except OSError as error:
-            self._leave(DriveState.MISSING, f"{self.root}: {error}")
+            reason = f"{self.root} is gone ({error.strerror}): mount the drive and restart the node"
+            self._leave(DriveState.MISSING, reason)
             return
         usage = self._usage = DriveUsage(total=total, free=free)
         self._staged_bytes = 0
@@ -493,7 +494,8 @@ class LocalDrive:
         """See Drive."""
         debt = 0
         if self._state in VOTING:
-            debt = await self._ask_index(lambda index: index.count("heal"))
+            with suppress(DriveError):  # the state then says what is wrong
+                debt = await self._ask_index(lambda index: index.count("heal"))
             await self.measure()
         return DriveStatus(
             drive=self.drive_id,
