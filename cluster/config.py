@@ -62,7 +62,12 @@ class Config:
         "drive.read_grace_seconds", 900.0, "superseded data stays that long, for reads in flight"
     )
     min_free_mib: int = _setting(
-        "drive.min_free_mib", 1024, "a drive below this takes no shards; at most 2 % of it"
+        "drive.min_free_mib", 1024, "a drive with less than this free takes no shards"
+    )
+    min_free_ratio: float = _setting(
+        "drive.min_free_ratio",
+        0.02,
+        "nor one with less than this part of it free; of the two, what is more, up to a tenth",
     )
     log_format: str = _setting("log.format", "human", "human or json")
     log_requests: str = _setting(

@@ -168,6 +168,7 @@ async def _open_seat(
         cache_bytes=config.row_cache_mib << 20,
         read_grace_ms=int(config.read_grace_seconds * 1000),
         min_free_bytes=config.min_free_mib << 20,
+        min_free_ratio=config.min_free_ratio,
     )
     if seat.state is DriveState.ACTIVE:
         try:

@@ -276,13 +276,12 @@ def main(arguments):
     chosen = [name for name in arguments if name in CASES] or list(CASES)
     SCRATCH.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(dir=SCRATCH)).absolute()
-    (root / "node.toml").write_text("[drive]\nmin_free_mib = 64\n")
     responder = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.bare"], stdout=subprocess.PIPE, text=True
     )
     try:
         bare = f"http://127.0.0.1:{responder.stdout.readline().strip()}"
-        with running_node(root, arguments=("--config", str(root / "node.toml"))) as node:
+        with running_node(root) as node:
             bench = Bench(node, bare, 2.0 if quick else 5.0, quick)
             run_load(node.endpoint, [[bench.request("PUT", "/bench")]], seconds=5)
             baselines(bench)

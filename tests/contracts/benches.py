@@ -74,7 +74,8 @@ class LocalBench:
         self.started_ms = self.runtime.wall_ms()
         self.tools = Tools()
         self.settings = DriveSettings(
-            cache_bytes=cache_bytes, read_grace_ms=GRACE_MS, ballast_bytes=0, free_seconds=0.05,
+            cache_bytes=cache_bytes, read_grace_ms=GRACE_MS, free_seconds=0.05,
+            min_free_bytes=0, min_free_ratio=0.0, ballast_bytes=0,
             limits=Limits(ceiling_lease_ms=1000),
         )  # fmt: skip
         self.plan = decide(

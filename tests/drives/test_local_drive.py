@@ -200,6 +200,7 @@ async def test_a_commit_that_hangs_takes_the_drive_out_and_lets_everybody_go(ben
 async def test_a_drive_is_full_below_its_reserve_and_takes_shards_again_above(bench):
     gib = 1 << 30
     room = {"free": 100 * gib}
+    bench.settings = attrs.evolve(bench.settings, min_free_bytes=gib, min_free_ratio=0.02)
     bench.tools.free_bytes = lambda _: (100 * gib, room["free"])
     async with bench.open() as drive:
         room["free"] = gib

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 
 READY_SECONDS = 30.0
+# The machine's own disk may be nearly full; a test that wants a full drive mounts one.
+NO_RESERVE = {"STORECTL_DRIVE_MIN_FREE_MIB": "0", "STORECTL_DRIVE_MIN_FREE_RATIO": "0"}
 
 
 @attrs.define
@@ -25,6 +27,7 @@ class NodeProcess:
     access_key: str
     secret_key: str
     arguments: tuple[str, ...] = ()
+    settings: Mapping[str, str] = NO_RESERVE
     process: "subprocess.Popen[bytes] | None" = None
     starts: int = 0
 
@@ -48,10 +51,14 @@ class NodeProcess:
         assert self.process is None
         self.starts += 1
         (self.state / "endpoint.json").unlink(missing_ok=True)
-        environment = os.environ | {
-            "STORECTL_ROOT_ACCESS_KEY": self.access_key,
-            "STORECTL_ROOT_SECRET_KEY": self.secret_key,
-        }
+        environment = (
+            os.environ
+            | {
+                "STORECTL_ROOT_ACCESS_KEY": self.access_key,
+                "STORECTL_ROOT_SECRET_KEY": self.secret_key,
+            }
+            | self.settings
+        )
         pattern = f"{self.root}/drive{{1...{self.drives}}}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -191,7 +191,7 @@ def _flip(path, rng):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs takes root")
 def test_full_drives_refuse_cleanly_and_deletes_make_room(tmp_path):
-    node = NodeProcess(tmp_path, 6, "AKFULL", "a-secret-for-the-full-drives")
+    node = NodeProcess(tmp_path, 6, "AKFULL", "a-secret-for-the-full-drives", settings={})
     with contextlib.ExitStack() as stack:
         for number in range(1, 7):
             node.drive(number).mkdir()

@@ -98,7 +98,7 @@ async def open_store(
                     plan.cluster,
                     seat.member,
                     runtime,
-                    settings=DriveSettings(ballast_bytes=0),
+                    settings=DriveSettings(min_free_bytes=0, min_free_ratio=0.0, ballast_bytes=0),
                 )
             )
             for seat in plan.seats

@@ -29,7 +29,11 @@ from tests.sim.run import SimRuntime
 BUCKET = BucketId(b"b" * 16)
 MUTANTS = ("no-file-sync", "no-directory-sync", "early-acknowledgement", "no-log-sync")
 SETTINGS = DriveSettings(
-    checkpoint_bytes=64 << 10, free_seconds=0.02, min_free_bytes=0, ballast_bytes=0
+    checkpoint_bytes=64 << 10,
+    free_seconds=0.02,
+    min_free_bytes=0,
+    min_free_ratio=0.0,
+    ballast_bytes=0,
 )
 
 
