@@ -1,5 +1,6 @@
 """The real side of cluster.runtime: clock, randomness, threads, and the log as the listener of events."""
 
+import ctypes
 import random
 import time
 from collections.abc import Callable
@@ -9,6 +10,17 @@ import trio
 
 T = TypeVar("T")
 _FILE_THREADS = 16  # they wait for disks, mostly
+_M_ARENA_MAX = -8  # <malloc.h>
+
+
+def share_arenas() -> None:
+    """Let all threads allocate from two heaps, where the C library is glibc.
+
+    It gives every thread a heap of its own, which keeps what it held at its peak: a fifth of the node's memory.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 class Machine:

@@ -11,7 +11,7 @@ import trio
 
 from cli import admin_socket
 from cli.log import Log
-from cli.machine import Machine
+from cli.machine import Machine, share_arenas
 from cluster.config import Config, expand_drives
 from cluster.node import Node, open_node, state_folder
 from s3.gateway import Gateway, GatewaySettings
@@ -25,6 +25,7 @@ async def serve(config: Config) -> None:
     """Run a node until SIGINT or SIGTERM. Raises ConfigError, QuorumError, OSError (the address is taken)."""
     log = Log(as_json=config.log_format == "json", requests=config.log_requests)
     machine = Machine(log)
+    share_arenas()
     state = state_folder(config, expand_drives(config.drives))
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_node(config, machine, os.environ) as node:

@@ -4,52 +4,55 @@ from collections import deque
 
 import trio
 
-_KEPT = 8  # free buffers kept per size
-
 
 class BufferPool:
-    """Hands out byte buffers whose sum never exceeds `budget` bytes."""
+    """Hands out byte buffers whose sum never exceeds `budget` bytes.
+
+    Free ones are kept for the next: at most a quarter of the budget, and in it, but for the buffer that changes hands.
+    """
 
     def __init__(self, budget: int) -> None:
         self._left = budget
         self._budget = budget
-        self._waiting: deque[tuple[int, trio.Event]] = deque()
+        self._waiting: deque[tuple[int, int, trio.Event]] = deque()
         self._free: dict[int, list[bytearray]] = {}
+        self._kept = 0  # bytes of the free ones
 
     @property
     def used(self) -> int:
         """Bytes of the budget that are taken."""
         return self._budget - self._left
 
-    async def acquire(self, size: int) -> memoryview:
-        """A buffer; waits for its turn. Hold none while waiting."""
-        await self.reserve(size)
-        return self._take(size)
+    async def lease(self, size: int, beside: int = 0) -> "Lease":
+        """A buffer, and room for as many bytes beside it; waits for its turn. Hold none while waiting."""
+        await self._reserve(size + beside, size)
+        return Lease(self, self._take(size), beside)
 
-    def try_acquire(self, size: int) -> memoryview | None:
-        """A buffer if there is room and nobody waits."""
-        return self._take(size) if self.try_reserve(size) else None
-
-    def release(self, buffer: memoryview) -> None:
-        """Give a buffer back, with its share of the budget."""
-        self.recycle(buffer)
-        self.unreserve(len(buffer))
+    def try_lease(self, size: int, beside: int = 0) -> "Lease | None":
+        """The same, if there is room and nobody waits."""
+        taken = self._try_reserve(size + beside, size)
+        return Lease(self, self._take(size), beside) if taken else None
 
     def recycle(self, buffer: memoryview) -> None:
-        """Give the buffer back, while its share of the budget stays taken."""
-        kept = self._free.setdefault(len(buffer), [])
-        if len(kept) < _KEPT and isinstance(buffer.obj, bytearray):
-            kept.append(buffer.obj)
+        """Keep a buffer for the next who asks; its share of the budget is given back apart."""
+        assert isinstance(buffer.obj, bytearray)
+        if self._kept + len(buffer) > self._budget // 4:
+            return
+        self._free.setdefault(len(buffer), []).append(buffer.obj)
+        self._kept += len(buffer)
 
     async def reserve(self, size: int) -> None:
         """Take bytes of the budget without a buffer."""
+        await self._reserve(size, 0)
+
+    async def _reserve(self, size: int, reused: int) -> None:
         assert size <= self._budget
-        if self.try_reserve(size):
+        if self._try_reserve(size, reused):
             return
-        turn = (size, trio.Event())
+        turn = (size, reused, trio.Event())
         self._waiting.append(turn)
         try:
-            await turn[1].wait()
+            await turn[2].wait()
         except trio.Cancelled:
             if turn in self._waiting:
                 self._waiting.remove(turn)
@@ -60,9 +63,12 @@ class BufferPool:
 
     def try_reserve(self, size: int) -> bool:
         """Take bytes of the budget if they are there and nobody waits."""
+        return self._try_reserve(size, 0)
+
+    def _try_reserve(self, size: int, reused: int) -> bool:
         if self._waiting or size > self._left:
             return False
-        self._left -= size
+        self._spend(size, reused)
         return True
 
     def unreserve(self, size: int) -> None:
@@ -73,22 +79,39 @@ class BufferPool:
 
     def _serve(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._left:
-            size, turn = self._waiting.popleft()
-            self._left -= size
+            size, reused, turn = self._waiting.popleft()
+            self._spend(size, reused)
             turn.set()
+
+    def _spend(self, size: int, reused: int) -> None:
+        """Take bytes of the budget, and room from the free buffers, but for one of `reused` bytes: it is taken next."""
+        self._left -= size
+        while self._kept - reused > self._left:
+            largest = max(self._free)
+            self._kept -= len(self._free[largest].pop())
+            if not self._free[largest]:
+                del self._free[largest]
 
     def _take(self, size: int) -> memoryview:
         kept = self._free.get(size)
-        return memoryview(kept.pop() if kept else bytearray(size))
+        if not kept:
+            return memoryview(bytearray(size))
+        self._kept -= size
+        buffer = kept.pop()
+        if not kept:
+            del self._free[size]
+        return memoryview(buffer)
 
 
 class Lease:
-    """A share of the budget that several hold together: given back when the last lets go. The maker holds it too."""
+    """A buffer that several hold together: it can be used again when the last lets go. The maker holds it too."""
 
-    __slots__ = ("_holders", "_pool", "_size")
+    __slots__ = ("_beside", "_holders", "_pool", "_reusable", "buffer")
 
-    def __init__(self, pool: BufferPool, size: int) -> None:
-        self._pool, self._size, self._holders = pool, size, 1
+    def __init__(self, pool: BufferPool, buffer: memoryview, beside: int) -> None:
+        self.buffer = buffer
+        self._pool, self._beside = pool, beside
+        self._holders, self._reusable = 1, True
 
     def hold(self) -> None:
         """One more holder."""
@@ -98,4 +121,11 @@ class Lease:
         """One holder less."""
         self._holders -= 1
         if not self._holders:
-            self._pool.unreserve(self._size)
+            if self._reusable:
+                self._pool.recycle(self.buffer)
+            self._pool.unreserve(len(self.buffer) + self._beside)
+
+    def forfeit(self) -> None:
+        """One holder less, who cannot stop reading: a write that hangs in a thread. The buffer is not used again."""
+        self._reusable = False
+        self.release()

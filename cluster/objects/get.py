@@ -95,6 +95,7 @@ class PartsReader:
         self._pieces = pieces[::-1]
         self._ready: list[memoryview] | None = [memoryview(ready)] if ready else None
         self._held = 0
+        self._given: list[memoryview] = []
         self._ahead: _Ahead | None = None
         self._digests: tuple[bytes, bytes | None] = (b"", None)  # of which part
 
@@ -121,6 +122,7 @@ class PartsReader:
             else:
                 return None
         self._look_ahead()
+        self._given = ready
         return ready
 
     async def aclose(self) -> None:
@@ -134,6 +136,7 @@ class PartsReader:
             self._context.buffers.unreserve(ahead.size)
 
     def _release(self) -> None:
+        self._given.clear()  # or whoever asked would hold them while the next waits for its turn
         held, self._held = self._held, 0
         if held:
             self._context.buffers.unreserve(held)

@@ -18,7 +18,7 @@ from cluster.erasure.geometry import block_bytes
 from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
 from cluster.errors import QuorumError, StorageFullError
 from cluster.metadata.table import RegisterRef
-from cluster.objects.buffers import BufferPool, Lease
+from cluster.objects.buffers import Lease
 from cluster.objects.context import SMALL_WORK, Context
 from cluster.objects.hashing import Hasher
 from cluster.objects.model import PutRequest, Seal
@@ -29,6 +29,8 @@ from cluster.quorum import Quorum, adaptive_data_shards
 from cluster.register.keys import owner_row
 from cluster.register.records import Part
 
+_STRIPES_UNDER_PRESSURE = 4  # one at a time would cost every drive a call for 64 KiB
+
 
 async def store_large(
     context: Context, ref: RegisterRef, request: PutRequest, head: bytearray, number: int
@@ -37,13 +39,12 @@ async def store_large(
     layout, drives = context.layout(), context.drives_of(ref.set_id)
     hasher = Hasher(context.runtime, request.digests)
     k = _data_shards(context, drives)
-    size = k * layout.block
-    first = await context.buffers.acquire(size)
-    lease = Lease(context.buffers, size)
+    lease = await context.buffers.lease(k * layout.block, layout.m * layout.block)
+    first = lease.buffer
     try:
         first[: len(head)] = head
         filled = len(head) + await fill(request.source, first[len(head) :])
-        last = filled < size
+        last = filled < len(first)
         await hasher.update(first[:filled])
         seal = request.seal(filled) if last else None
         lost: frozenset[int] = frozenset()
@@ -52,8 +53,8 @@ async def store_large(
             body = _Body(context, ref, drives, k, lost, request)
             try:
                 if seal is not None:
-                    return await body.store_whole(first[:filled], number, seal), seal
-                rest = await body.begin(first[:filled])
+                    return await body.store_whole(lease, filled, number, seal), seal
+                rest = await body.begin(lease, filled)
                 break
             except (QuorumError, StorageFullError):
                 lost |= body.lost
@@ -63,7 +64,6 @@ async def store_large(
                 k = fewer
     finally:
         lease.release()
-        context.buffers.recycle(first)
     return await body.go_on(rest, filled, number, hasher)
 
 
@@ -98,7 +98,7 @@ class _Body:
         )  # fmt: skip
         self._codec = codec_for(k, layout.n - k, layout.codec)
         self._stripe = k * layout.block
-        self._chunk = max(1, layout.chunk // self._stripe) * self._stripe
+        self._stripes_per_chunk = max(1, layout.chunk // self._stripe)
         self._digests: list[bytes] = []
         self._size = 0
         self._staging = Staging(context, drives, self._header, lost)
@@ -108,28 +108,28 @@ class _Body:
         """Positions that did not take part to the end."""
         return self._staging.lost
 
-    async def store_whole(self, data: memoryview, number: int, seal: Seal) -> Part:
+    async def store_whole(self, lease: Lease, filled: int, number: int, seal: Seal) -> Part:
         """The whole body at once."""
         try:
-            self._staging.open(len(data) // self._header.k + 1)
-            await self._code(data)
+            self._staging.open(filled // self._header.k + 1)
+            await self._code(lease, filled)
             return await self._finish(number, seal, patient=False)
         except BaseException:
             self._staging.abort()
             raise
 
-    async def begin(self, data: memoryview) -> bytes:
+    async def begin(self, lease: Lease, filled: int) -> bytes:
         """The first stripes, until enough drives have written them. Gives the bytes that do not fill a stripe."""
         hint = self._request.source.size_hint or 0
-        whole = len(data) // self._stripe * self._stripe
+        whole = filled // self._stripe * self._stripe
         try:
             self._staging.open(hint // self._header.k + 1)
-            await self._code(data[:whole])
+            await self._code(lease, whole)
             await self._staging.settle()
         except BaseException:
             self._staging.abort()
             raise
-        return bytes(data[whole:])
+        return bytes(lease.buffer[whole:filled])
 
     async def go_on(
         self, rest: bytes, hashed: int, number: int, hasher: Hasher
@@ -161,84 +161,81 @@ class _Body:
 
     async def _collect(self, send: "trio.MemorySendChannel[_Chunk]", rest: bytes) -> None:
         """Read the body into chunks; a client that is slow to fill one gets no more than a stripe to fill."""
-        pool, settings = self._context.buffers, self._context.settings
+        settings = self._context.settings
         fast, last = True, False
         async with send:
             while not last:
-                size = self._chunk if fast else self._stripe
-                buffer = pool.try_acquire(size) if fast else None
-                if buffer is None:
-                    size = self._stripe
-                    buffer = await pool.acquire(size)
-                chunk = _Chunk(buffer, Lease(pool, size))
+                lease = await self._lease(fast=fast)
                 try:
+                    buffer = lease.buffer
                     buffer[: len(rest)] = rest
                     began = trio.current_time()
-                    got = await fill(self._request.source, buffer[len(rest) :])
+                    filled = len(rest) + await fill(self._request.source, buffer[len(rest) :])
                     fast = trio.current_time() - began < settings.fast_fill_seconds
-                    chunk.filled = len(rest) + got
-                    last = chunk.filled < size
+                    last = filled < len(buffer)
                     rest = b""
-                    if chunk.filled:
-                        await send.send(chunk)
+                    if filled:
+                        await send.send(_Chunk(lease, filled))  # with the hold of its maker
                     else:
-                        chunk.drop(pool)
+                        lease.release()
                 except BaseException:
-                    chunk.drop(pool)
+                    lease.release()
                     raise
+
+    async def _lease(self, *, fast: bool) -> Lease:
+        """A whole chunk if there is room at once; under pressure some stripes each, so that all get on."""
+        pool, beside = self._context.buffers, self._header.m * self._header.block
+        whole = self._stripes_per_chunk
+        lease = pool.try_lease(whole * self._stripe, whole * beside) if fast else None
+        if lease is not None:
+            return lease
+        stripes = min(whole, _STRIPES_UNDER_PRESSURE) if fast else 1
+        return await pool.lease(stripes * self._stripe, stripes * beside)
 
     async def _consume(
         self, receive: "trio.MemoryReceiveChannel[_Chunk]", hasher: Hasher, skip: int
     ) -> None:
-        pool = self._context.buffers
         async with receive:
             async for chunk in receive:
-                data = chunk.buffer[: chunk.filled]
+                data = chunk.lease.buffer[skip : chunk.filled]
                 try:
                     await together(
-                        partial(hasher.update, data[skip:]), partial(self._code, data, chunk.lease)
+                        partial(hasher.update, data), partial(self._code, chunk.lease, chunk.filled)
                     )
                 finally:
-                    chunk.drop(pool)
+                    chunk.lease.release()
                 skip = 0
 
-    async def _code(self, data: memoryview, lease: Lease | None = None) -> None:
+    async def _code(self, lease: Lease, filled: int) -> None:
         """Code and queue whole stripes (the body's last may be cut)."""
-        self._size += len(data)
-        if len(data) <= SMALL_WORK:
+        data = lease.buffer[:filled]
+        self._size += filled
+        if filled <= SMALL_WORK:
             blocks = self._encode(data)
         else:
             blocks = await self._context.runtime.offload(partial(self._encode, data))
         await self._staging.write(blocks, lease)
 
     def _encode(self, data: memoryview) -> list[list[Blob]]:
+        """Per position its blocks: those of data are parts of the buffer, a cut stripe's and parity are new."""
         k = self._header.k
         blocks: list[list[Blob]] = [[] for _ in range(self._codec.n)]
         for start in range(0, len(data), self._stripe):
-            stripe = bytes(data[start : start + self._stripe])
+            stripe = data[start : start + self._stripe]
             self._digests.append(stripe_digest(stripe))
             length = block_bytes(len(stripe), k)
-            padded = stripe.ljust(length * k, b"\0")
-            view = memoryview(padded)
+            plain = bytes(stripe).ljust(length * k, b"\0")
+            view = stripe if len(stripe) == len(plain) else memoryview(plain)
             for position in range(k):
                 blocks[position].append(view[position * length : (position + 1) * length])
-            for offset, parity in enumerate(self._codec.parity(padded)):
+            for offset, parity in enumerate(self._codec.parity(plain)):
                 blocks[k + offset].append(parity)
         return blocks
 
 
-@attrs.define(eq=False)
+@attrs.frozen
 class _Chunk:
-    """A filled buffer; its share of the budget is given back when the last drive has written what came of it."""
+    """A filled buffer, held for who receives it."""
 
-    buffer: memoryview
     lease: Lease
-    filled: int = 0
-    dropped: bool = False
-
-    def drop(self, pool: BufferPool) -> None:
-        """The buffer itself is not needed any more."""
-        if not self.dropped:
-            self.dropped = True
-            pool.recycle(self.buffer)
-            self.lease.release()
+    filled: int

@@ -123,7 +123,7 @@ class Reader(Protocol):
     """A range of one version, verified before it is handed out."""
 
     async def next(self) -> Sequence[memoryview] | None:
-        """The next verified buffers (at most one chunk), valid until the next call; None: the end.
+        """The next verified buffers (at most one chunk), valid until the next call, which empties the list; None: the end.
 
         Raises CorruptError or UnavailableError; after the first buffer went out, the caller must break off the
         connection, never end the body cleanly.

@@ -20,11 +20,12 @@ class _Shard:
     def __init__(self, position: int, stage: Stage, room: int) -> None:
         self.position = position
         self.stage = stage
-        self.queue: deque[tuple[Sequence[Blob], Lease | None]] = deque()
+        self.queue: deque[tuple[Sequence[Blob], Lease]] = deque()
         self.scope = trio.CancelScope()
         self.dead = False
         self.closing = False
         self._room = room
+        self._writing = False
         self._wake = trio.Event()
 
     @property
@@ -32,10 +33,9 @@ class _Shard:
         """Whether another chunk can be queued."""
         return len(self.queue) < self._room
 
-    def put(self, blocks: Sequence[Blob], lease: Lease | None) -> None:
-        """Queue blocks."""
-        if lease is not None:
-            lease.hold()
+    def put(self, blocks: Sequence[Blob], lease: Lease) -> None:
+        """Queue blocks, which lie in the leased buffer or in the room beside it."""
+        lease.hold()
         self.queue.append((blocks, lease))
         self._wake.set()
 
@@ -51,18 +51,21 @@ class _Shard:
             await self._wake.wait()
         return bool(self.queue)
 
-    def take_first(self) -> None:
-        """The first blocks are written."""
-        if self.queue:
-            lease = self.queue.popleft()[1]
-            if lease is not None:
-                lease.release()
+    async def write_first(self) -> None:
+        """Write the first blocks in the queue, and take them out of it."""
+        self._writing = True
+        await self.stage.write(self.queue[0][0])
+        self._writing = False
+        if self.queue:  # it was not left out meanwhile
+            self.queue.popleft()[1].release()
 
     def drop(self) -> None:
         """Leave the drive out of this PUT."""
         self.dead = True
+        if self.queue and self._writing:
+            self.queue.popleft()[1].forfeit()
         while self.queue:
-            self.take_first()
+            self.queue.popleft()[1].release()
         self.scope.cancel()
         self.stage.abort()
 
@@ -116,7 +119,7 @@ class Staging:
     def _needed(self) -> int:
         return durable_shards(self._header.k, self._header.k + self._header.m)
 
-    async def write(self, blocks: Sequence[Sequence[Blob]], lease: Lease | None) -> None:
+    async def write(self, blocks: Sequence[Sequence[Blob]], lease: Lease) -> None:
         """Queue the next blocks of every position. Raises when fewer than D drives are left."""
         settings = self._context.settings
         if not all(shard.has_room for shard in self._alive):
@@ -205,8 +208,7 @@ class Staging:
         try:
             with shard.scope:
                 while await shard.has_work():
-                    await shard.stage.write(shard.queue[0][0])
-                    shard.take_first()
+                    await shard.write_first()
                     self._written |= bit
                     self._wake()
                 await shard.stage.close(self._digests)

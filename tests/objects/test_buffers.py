@@ -4,7 +4,7 @@ import pytest
 import trio
 from hypothesis import given, strategies as st
 
-from cluster.objects.buffers import BufferPool, Lease
+from cluster.objects.buffers import BufferPool
 
 
 async def test_who_waits_is_served_in_order(autojump_clock: trio.testing.MockClock) -> None:
@@ -13,10 +13,10 @@ async def test_who_waits_is_served_in_order(autojump_clock: trio.testing.MockClo
 
     async def take(number: int, size: int) -> None:
         await trio.sleep(number)
-        buffer = await pool.acquire(size)
+        lease = await pool.lease(size)
         order.append(number)
         await trio.sleep(100)
-        pool.release(buffer)
+        lease.release()
 
     async with trio.open_nursery() as nursery:
         for number, size in enumerate([60, 60, 10, 40]):
@@ -30,22 +30,22 @@ async def test_a_cancelled_wait_makes_room_for_the_next(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     pool = BufferPool(100)
-    held = await pool.acquire(50)
+    held = await pool.lease(40, 10)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(1):
             nursery.start_soon(pool.reserve, 40)
             await pool.reserve(100)
         await trio.sleep(1)
     assert pool.used == 90
-    pool.release(held)
+    held.release()
     pool.unreserve(40)
     assert pool.used == 0
 
 
 def test_a_lease_ends_with_its_last_holder() -> None:
     pool = BufferPool(100)
-    assert pool.try_reserve(70)
-    lease = Lease(pool, 70)
+    lease = pool.try_lease(60, 10)
+    assert lease is not None
     lease.hold()
     lease.release()
     assert pool.used == 70
@@ -60,12 +60,12 @@ def test_the_budget_holds(requests: list[tuple[int, int, bool]]) -> None:
 
         async def one(size: int, seconds: int, impatient: bool) -> None:
             with trio.move_on_after(2 if impatient else 1000):
-                buffer = await pool.acquire(size)
+                lease = await pool.lease(size)
                 try:
                     assert 0 < pool.used <= 60
                     await trio.sleep(seconds)
                 finally:
-                    pool.release(buffer)
+                    lease.release()
 
         async with trio.open_nursery() as nursery:
             for request in requests:
@@ -77,7 +77,26 @@ def test_the_budget_holds(requests: list[tuple[int, int, bool]]) -> None:
 
 @pytest.mark.parametrize("size", [1, 100])
 async def test_buffers_are_used_again(size: int) -> None:
-    pool = BufferPool(100)
-    first = await pool.acquire(size)
-    pool.release(first)
-    assert (await pool.acquire(size)).obj is first.obj
+    pool = BufferPool(400)
+    first = await pool.lease(size)
+    first.release()
+    assert (await pool.lease(size)).buffer.obj is first.buffer.obj
+
+
+async def test_free_buffers_make_way_for_other_uses_of_the_budget() -> None:
+    pool = BufferPool(400)
+    first = await pool.lease(100)
+    first.release()
+    await pool.reserve(350)
+    pool.unreserve(350)
+    assert (await pool.lease(100)).buffer.obj is not first.buffer.obj
+
+
+async def test_a_buffer_that_a_hung_write_reads_is_not_used_again() -> None:
+    pool = BufferPool(400)
+    first = await pool.lease(100)
+    first.hold()
+    first.forfeit()
+    first.release()
+    assert pool.used == 0
+    assert (await pool.lease(100)).buffer.obj is not first.buffer.obj

@@ -205,6 +205,22 @@ async def test_a_superseded_shard_set_is_not_an_endless_read(tmp_path: Path) -> 
             await found.open(0, MI)
 
 
+async def test_buffers_of_a_body_are_gone_before_the_next_are_waited_for(tmp_path: Path) -> None:
+    """Or readers that wait for their turn would hold, together, far more than the budget."""
+    async with open_faulty(tmp_path) as faulty:
+        local = faulty.local
+        data = noise(12 * MI)
+        await local.store.put(faulty.bucket, b"key", put_request(data))
+        reader = await (await local.store.get(faulty.bucket, b"key")).open(0, len(data))
+        given = await reader.next()
+        assert given is not None
+        assert b"".join(given) == data[: 4 * MI]
+        assert await reader.next() is not None
+        assert not given
+        await reader.aclose()
+        assert local.used == 0
+
+
 @pytest.mark.parametrize("hedge", [0.02, None])
 async def test_a_hedged_read_does_not_wait_for_a_stalled_drive(
     tmp_path: Path, hedge: float | None
