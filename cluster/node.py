@@ -1,35 +1,25 @@
 """A node: its drives opened, the layout found or formed, registers and objects on top. The composition root of the cluster side."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import apsw
 import attrs
 import trio
 
 from cluster import secrets
 from cluster.clock import HybridClock
 from cluster.config import Config, expand_drives
-from cluster.drives.absent_drive import AbsentDrive
 from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
 from cluster.drives.file_ops import FileOps
-from cluster.drives.format import (
-    Plan,
-    Seat,
-    carry_out,
-    decide,
-    finish,
-    heal_copies,
-    inspect,
-    remember_fault,
-)
-from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.drives.format import Plan, carry_out, decide, finish, heal_copies, inspect
+from cluster.drives.local_drive import DriveSettings
+from cluster.drives.seats import Seats, open_seats
 from cluster.erasure.codec import CODEC, codec_for
 from cluster.erasure.profile import parse_profile
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, QuorumError
 from cluster.layout import Layout, Node as LayoutNode, decode_layout, encode_layout
 from cluster.metadata.table import Table
 from cluster.objects.context import ObjectSettings
@@ -40,14 +30,13 @@ from cluster.runtime import Runtime
 from cluster.topology.formation import Tolerance, arrange, form_sets, tolerates
 
 LAYOUT_DOCUMENT = b"layout"
+RETRY_SECONDS = 1.0
 
 
 @attrs.frozen
-class DriveNotOpened:
-    """Event: a drive of the node is not in service from the start on."""
+class WaitingForDrives:
+    """Event: the node was started with fewer drives than it takes to read its keys, and answers 503."""
 
-    path: str
-    state: DriveState
     reason: str
 
 
@@ -57,18 +46,22 @@ class Node:
     def __init__(
         self,
         plan: Plan,
-        drives: Sequence[Drive],
+        seats: Seats,
         layout: Layout,
         table: Table,
         store: ObjectStore,
-        root_key: secrets.KeyPair,
     ) -> None:
         self.plan = plan
-        self.drives = drives
+        self.seats = seats
         self.layout = layout
         self.table = table
         self.store = store
-        self.root_key = root_key
+        self.root_key: secrets.KeyPair | None = None  # None: too few drives answer to read it
+
+    @property
+    def drives(self) -> Sequence[Drive]:
+        """All drives of the node, in the order in which they were formatted."""
+        return self.seats.drives
 
     @property
     def tolerance(self) -> Tolerance:
@@ -77,6 +70,8 @@ class Node:
 
     async def ready(self) -> tuple[bool, str]:
         """Whether every set has its write quorum, and a line that says what is missing."""
+        if self.root_key is None:
+            return False, "waiting for drives: too few answer to read the layout and the keys"
         states = {drive.drive_id: drive.state for drive in self.drives}
         quorum = Quorum(self.layout.n)
         for erasure_set in self.layout.sets:
@@ -105,7 +100,11 @@ async def open_node(
     runtime: Runtime,
     environment: Mapping[str, str],
 ) -> AsyncIterator[Node]:
-    """The node, while the block runs. Raises ConfigError for what the operator must mend, QuorumError."""
+    """The node, while the block runs. Raises ConfigError for what the operator must mend, QuorumError at the first start.
+
+    A node that is started again with too few drives to read its keys waits for them: `ready` says so, and it recovers when
+    they come back.
+    """
     paths = expand_drives(config.drives)
     state = state_folder(config, paths)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,28 +113,49 @@ async def open_node(
     profile = parse_profile(plan.code)
     codec_for(profile.k, profile.m)
     async with AsyncExitStack() as stack:
-        drives = [
-            await _open_seat(stack, seat, plan, config, runtime, files) for seat in plan.seats
-        ]
+        settings = _drive_settings(config)
+        seats = await stack.enter_async_context(
+            open_seats(plan, runtime, settings=settings, files=files)
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        _watch_faults(drives, nursery, runtime, files)
         layout = _first_layout(plan, config)
-        by_id = {drive.drive_id: drive for drive in drives}
-        sets = {s.set_id: [by_id[p.drive] for p in s.positions] for s in layout.sets}
         clock = HybridClock(runtime.wall_ms, runtime.rng.getrandbits(64))
         table = Table(
-            drives_of=sets.__getitem__, layout=lambda: layout, clock=clock, runtime=runtime
+            drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime
         )
         nursery.start_soon(table.run)
-        is_new = await _agree_on_layout(table, layout)
-        root_key = await _root_key(table, state, runtime, environment, is_new=is_new)
-        await runtime.offload(partial(finish, plan, files))
         store = ObjectStore(
-            table=table, drives_of=sets.__getitem__, layout=lambda: layout, clock=clock, runtime=runtime,
+            table=table, drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime,
             node_id=plan.node, nursery=nursery, settings=ObjectSettings(buffer_budget=config.buffer_mib << 20),
         )  # fmt: skip
-        yield Node(plan, drives, layout, table, store, root_key)
+        node = Node(plan, seats, layout, table, store)
+        come_up = partial(_come_up, node, state, runtime, environment, files)
+        try:
+            await come_up()
+        except QuorumError as error:
+            if plan.forming:
+                raise
+            runtime.emit(WaitingForDrives(str(error)))
+            nursery.start_soon(_come_up_later, come_up)
+        yield node
+
+
+async def _come_up(
+    node: Node, state: Path, runtime: Runtime, environment: Mapping[str, str], files: FileOps
+) -> None:
+    """Agree on the layout, read or make the keys. Raises ConfigError, QuorumError."""
+    is_new = await _agree_on_layout(node.table, node.layout, may_create=node.plan.forming)
+    root_key = await _root_key(node.table, state, runtime, environment, is_new=is_new)
+    await runtime.offload(partial(finish, node.plan, files))
+    node.root_key = root_key
+
+
+async def _come_up_later(come_up: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await trio.sleep(RETRY_SECONDS)
+        with suppress(QuorumError):
+            return await come_up()
 
 
 def _prepare_drives(
@@ -161,42 +181,13 @@ def _prepare_drives(
     return plan
 
 
-async def _open_seat(
-    stack: AsyncExitStack, seat: Seat, plan: Plan, config: Config, runtime: Runtime, files: FileOps
-) -> Drive:
-    settings = DriveSettings(
+def _drive_settings(config: Config) -> DriveSettings:
+    return DriveSettings(
         cache_bytes=config.row_cache_mib << 20,
         read_grace_ms=int(config.read_grace_seconds * 1000),
         min_free_bytes=config.min_free_mib << 20,
         min_free_ratio=config.min_free_ratio,
     )
-    if seat.state is DriveState.ACTIVE:
-        try:
-            return await stack.enter_async_context(
-                open_local_drive(
-                    seat.path, plan.cluster, seat.member, runtime, settings=settings, files=files
-                )
-            )
-        except (OSError, apsw.Error) as error:
-            seat = attrs.evolve(
-                seat, state=DriveState.FAULTY, reason=f"{seat.path} cannot be opened: {error}"
-            )
-    runtime.emit(DriveNotOpened(str(seat.path), seat.state, seat.reason))
-    return AbsentDrive(seat)
-
-
-def _watch_faults(
-    drives: Sequence[Drive], nursery: trio.Nursery, runtime: Runtime, files: FileOps
-) -> None:
-    """A drive that fails is remembered by the others, so that a restart does not take it in again."""
-    local = [drive for drive in drives if isinstance(drive, LocalDrive)]
-
-    async def remember(failed: LocalDrive, reason: str) -> None:
-        roots = [drive.root for drive in local if drive is not failed]
-        await runtime.offload(partial(remember_fault, roots, failed.drive_id, reason, files))
-
-    for drive in local:
-        drive.on_fault = lambda failed, reason: nursery.start_soon(remember, failed, reason)
 
 
 def _first_layout(plan: Plan, config: Config) -> Layout:
@@ -214,9 +205,13 @@ def _first_layout(plan: Plan, config: Config) -> Layout:
     )
 
 
-async def _agree_on_layout(table: Table, layout: Layout) -> bool:
+async def _agree_on_layout(table: Table, layout: Layout, *, may_create: bool) -> bool:
     """Write the layout's register at a first start; True: this was one. Raises ConfigError for another code."""
     known = await table.read_document(LAYOUT_DOCUMENT)
+    if known is None and not may_create:
+        raise ConfigError(
+            "these drives were in use, and have no layout: were they rolled back? Restore them."
+        )
     if known is None:
         await table.write_document(
             LAYOUT_DOCUMENT, encode_layout(layout), expect=(HeadIs(stamp=None),)

@@ -94,13 +94,13 @@ class Seat:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """The node's drives. `finish`: all formats still say forming; clear that once the layout is written."""
+    """The node's drives. `forming`: this is the first start, or goes on with one that was interrupted."""
 
     cluster: ClusterId
     node: NodeId
     code: str
     seats: tuple[Seat, ...]
-    finish: bool
+    forming: bool
 
 
 def encode_format(form: Format) -> bytes:
@@ -222,7 +222,7 @@ def decide(
         node=reference.node,
         code=reference.code,
         seats=seats,
-        finish=any(form.forming for form in formats),
+        forming=forming,
     )
 
 
@@ -255,7 +255,7 @@ def _form(
             Seat(member=member, path=found.path, state=DriveState.ACTIVE, format_it=True)
             for member, found in zip(members, founds, strict=True)
         ),
-        finish=True,
+        forming=True,
     )
 
 
@@ -291,8 +291,22 @@ def _seat(member: Member, founds: Sequence[Found], *, forming: bool) -> Seat:
         reason = f"{path} holds another drive of this node, and none holds this one: put it back, or replace it"
         return Seat(member=member, path=path, state=DriveState.MISSING, reason=reason)
     what = "is empty" if found is not None and found.look is Look.EMPTY else "is not there"
-    reason = f"{path} {what}: mount the drive and start again, or replace it"
+    reason = f"{path} {what}: mount the drive, or replace it"
     return Seat(member=member, path=path, state=DriveState.MISSING, reason=reason)
+
+
+def look_again(member: Member, cluster: ClusterId, paths: Sequence[Path]) -> Seat:
+    """Look for a drive of a running node in the node's folders. Blocking; nothing is ever formatted here."""
+    founds = []
+    for path in paths:
+        try:
+            found = inspect(path)
+        except OSError as error:
+            found = Found(path=path, look=Look.DAMAGED, detail=str(error))
+        if found.format is not None and found.format.cluster != cluster:
+            found = Found(path=path, look=Look.FOREIGN, detail="belongs to another cluster")
+        founds.append(found)
+    return _seat(member, founds, forming=False)
 
 
 def carry_out(plan: Plan, files: FileOps) -> None:
@@ -412,7 +426,7 @@ class RootGuard:
         try:
             stat = self._root.stat()
         except OSError:
-            return DriveState.MISSING, f"{self._root} is gone: mount the drive and restart the node"
+            return DriveState.MISSING, f"{self._root} is gone: mount the drive"
         if (stat.st_dev, stat.st_ino) != self._identity:
             return (
                 DriveState.MISSING,

@@ -128,7 +128,7 @@ class LocalDrive:
         self._discarded: list[ShardWriter] = []
         # Stages of this process, while the files of an earlier one are looked through.
         self._begun: set[tuple[DataId, int]] | None = None if self.was_clean else set()
-        self.on_fault: Callable[[LocalDrive, str], None] = lambda _drive, _reason: None
+        self.left = trio.Event()  # it took itself out of service; `state` and `reason` say why
 
     @property
     def drive_id(self) -> DriveId:
@@ -158,8 +158,7 @@ class LocalDrive:
         self._state, self.reason = state, reason
         self._commits.fail(reason)
         self._runtime.emit(DriveTakenOut(self.drive_id, str(self.root), state, reason))
-        if state is DriveState.FAULTY:
-            self.on_fault(self, reason)
+        self.left.set()
 
     # -- registers
 
@@ -382,7 +381,7 @@ class LocalDrive:
         try:
             total, free = await self._runtime.offload(lambda: self.files.free_bytes(self.root))
         except OSError as error:
-            reason = f"{self.root} is gone ({error.strerror}): mount the drive and restart the node"
+            reason = f"{self.root} is gone ({error.strerror}): mount the drive"
             self._leave(DriveState.MISSING, reason)
             return
         usage = self._usage = DriveUsage(total=total, free=free)

@@ -59,7 +59,7 @@ def test_six_empty_folders_become_one_set(formed, ids):
     plan = plan_for(formed, ids)
     assert plan.code == "4+2"
     assert states(plan) == ["active"] * 6
-    assert not plan.finish
+    assert not plan.forming
     assert [seat.member.position for seat in plan.seats] == list(range(6))
 
 

@@ -142,6 +142,92 @@ def test_a_restart_with_missing_drives_serves_and_says_what_to_do(tmp_path):
         load.verify()
 
 
+def wait_for(what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def states(node):
+    status = json.loads(node.storectl("cluster", "status", "--json").stdout)
+    return sorted(drive["state"] for drive in status["drives"])
+
+
+def test_a_drive_that_comes_back_is_taken_in_again(tmp_path):
+    with running_node(tmp_path) as node:
+        with Load(node) as load:
+            time.sleep(0.5)
+            node.drive(3).rename(tmp_path / "away")
+            wait_for(lambda: states(node) == ["active"] * 5 + ["missing"])
+            time.sleep(0.3)
+            (tmp_path / "away").rename(node.drive(3))
+            wait_for(lambda: states(node) == ["active"] * 6)
+            time.sleep(0.3)
+        load.verify()
+        # What was put meanwhile has one shard to spare, and it votes again: without two others there is a quorum.
+        shutil.rmtree(node.drive(5))
+        load.verify()
+        shutil.rmtree(node.drive(6))
+        client = load._client()
+        wait_for(lambda: client.ask("PUT", "/chaos/again", b"again")[0] == 200)
+        client.close()
+
+
+def test_a_start_with_too_few_drives_answers_503_and_recovers(tmp_path):
+    with running_node(tmp_path) as node:
+        with Load(node) as load:
+            time.sleep(0.5)
+        assert node.stop() == 0
+        for number in (1, 2, 3, 4):
+            node.drive(number).rename(tmp_path / f"away{number}")
+        node.start()
+        client = Client(node.endpoint, node.access_key, node.secret_key)
+        status, headers, body = client.ask("GET", "/chaos")
+        assert (status, headers["retry-after"]) == (503, "5"), body
+        assert b"<Code>ServiceUnavailable</Code>" in body
+        assert client.ask("GET", "/-/live")[0] == 200
+        status, _, why = client.ask("GET", "/-/ready")
+        assert status == 503
+        assert b"waiting for drives" in why
+        assert states(node) == ["active"] * 2 + ["missing"] * 4
+        client.close()
+        for number in (1, 2, 3, 4):
+            (tmp_path / f"away{number}").rename(node.drive(number))
+        client = Client(node.endpoint, node.access_key, node.secret_key)
+        wait_for(lambda: client.ask("GET", "/chaos")[0] == 200)
+        load.verify()
+        client.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_two_drives_that_are_mounted_read_only_do_not_show_and_come_back(tmp_path):
+    """At a start: with files open for writing the kernel refuses to make a file system read-only."""
+
+    def remount(number, how):
+        subprocess.run(["mount", "-o", f"remount,bind,{how}", node.drive(number)], check=True)
+
+    with running_node(tmp_path) as node, contextlib.ExitStack() as stack:
+        with Load(node) as load:
+            time.sleep(0.5)
+        assert node.stop() == 0
+        for number in (2, 5):
+            subprocess.run(["mount", "--bind", node.drive(number), node.drive(number)], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", node.drive(number)], check=True)
+            remount(number, "ro")
+        node.start()
+        load.verify()
+        assert states(node) == ["active"] * 4 + ["wrong"] * 2
+        assert "read-only" in node.storectl("cluster", "status").stdout.lower()
+        with Load(node, bucket="more") as more:
+            time.sleep(0.5)
+            for number in (2, 5):
+                remount(number, "rw")
+            wait_for(lambda: states(node) == ["active"] * 6)
+        more.verify()
+        node.kill()
+
+
 def test_swapped_folders_are_recognised(tmp_path):
     with running_node(tmp_path) as node:
         with Load(node) as load:
