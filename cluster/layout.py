@@ -68,4 +68,7 @@ def encode_layout(layout: Layout) -> bytes:
 
 def decode_layout(data: bytes) -> Layout:
     """Inverse of encode_layout. Raises msgspec.DecodeError on anything else."""
-    return msgspec.msgpack.decode(data, type=Layout)
+    try:
+        return msgspec.msgpack.decode(data, type=Layout)
+    except UnicodeDecodeError as error:  # msgspec lets it through
+        raise msgspec.DecodeError(str(error)) from error

@@ -147,7 +147,10 @@ def encode_state(state: KeyState) -> bytes:
 
 def decode_state(data: bytes | memoryview) -> KeyState:
     """Inverse of encode_state. Raises msgspec.DecodeError (ValidationError included) on anything else."""
-    return _state_decoder.decode(data)
+    try:
+        return _state_decoder.decode(data)
+    except UnicodeDecodeError as error:  # msgspec lets it through
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def encode_parts(parts: tuple[Part, ...]) -> bytes:
@@ -157,4 +160,7 @@ def encode_parts(parts: tuple[Part, ...]) -> bytes:
 
 def decode_parts(data: bytes) -> tuple[Part, ...]:
     """Inverse of encode_parts. Raises msgspec.DecodeError on anything else."""
-    return _parts_decoder.decode(data)
+    try:
+        return _parts_decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
