@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.bench import cases
+from tests.bench import cases, heavy
 from tests.bench.baselines import measure_baselines
 from tests.bench.core import Bench
 from tests.bench.report import Row, table
@@ -25,6 +25,8 @@ CASES = {
     "large": cases.large,
     "list": cases.listing,
     "memory": cases.memory,
+    "restart": heavy.restart,
+    "big": heavy.big,
     "written-4k": cases.amplification_4k,
     "written-64k": cases.amplification_64k,
     "written-16m": cases.amplification_16m,
@@ -63,9 +65,13 @@ def _run(chosen, scratch, *, quick):
             # The other cases still have something to say; the exit status tells of this one.
             failed = True
             traceback.print_exc()
-            bench.add(Row(case=name, error=f"{type(error).__name__}: {error}".splitlines()[0]))
+            bench.add(Row(row=name, case=name, error=_in_a_line(error)))
     print("\n" + table(bench.rows))
     return 1 if failed else 0
+
+
+def _in_a_line(error):
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -26,10 +26,14 @@ from tests.e2e.node import NO_RESERVE, NodeProcess
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 DRIVES = 6
-CODE_FACTOR = 1.5  # bytes on disk for each byte of a body, 4+2
 # Six drives' ballast of 256 MiB and their logs, and a gibibyte that is left to the machine.
 RESERVE_BYTES = 3 * GIB
 ALL = 600.0  # seconds for a load that ends by itself
+
+
+def coded(size):
+    """Bytes on disk for bodies of so many bytes, 4+2."""
+    return size * 3 // 2
 
 
 class NoRoomError(Exception):
@@ -119,13 +123,13 @@ class Bench:
     rows: list[Row] = attrs.field(factory=list)
 
     @contextlib.contextmanager
-    def fresh_node(self, needs=0, **settings):
+    def fresh_node(self, room=0, **settings):
         """A node on new folders, so that a case's memory and disk are its own; nothing of it is left afterwards.
 
-        `needs`: bytes of bodies that the case will store at once. `settings`: STORECTL_…, without the prefix. Raises
+        `room`: bytes that the case will have on the disk at once. `settings`: STORECTL_…, without the prefix. Raises
         NoRoomError.
         """
-        wanted, free = int(needs * CODE_FACTOR) + RESERVE_BYTES, free_bytes(self.scratch)
+        wanted, free = room + RESERVE_BYTES, free_bytes(self.scratch)
         if free < wanted:
             raise NoRoomError(
                 f"no room: {wanted / GIB:.1f} GiB are needed below {self.scratch}, {free / GIB:.1f} are free"
@@ -150,12 +154,13 @@ class Bench:
                 node.kill()
             shutil.rmtree(folder)
 
-    def report(self, case, measured, *, size=0, baseline="", aim=None, **more):
+    def report(self, row, case, measured, *, size=0, baseline="", **more):
         """Add the row of a load whose bodies have `size` bytes."""
         rate = measured.result.rate
         counted = rate * size / MIB if baseline.endswith("MiB/s") else rate
         self.add(
             Row(
+                row=row,
                 case=case,
                 ops=round(rate, 2),
                 mib_s=round(rate * size / MIB, 1) if size else None,
@@ -167,7 +172,6 @@ class Bench:
                 rss_mib=measured.rss,
                 ratio=round(counted / self.base[baseline], 3) if baseline else None,
                 baseline=baseline,
-                aim=aim or {},
                 **more,
             )
         )

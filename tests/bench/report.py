@@ -1,17 +1,16 @@
-"""What a case found, beside what it aims at: one JSON line each, one table at the end. Pure but for printing."""
+"""What a row found, beside what it aims at: one JSON line each, one table at the end. Pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import attrs
 
+from tests.bench.aims import AIMS, MORE_IS_BETTER, aim_text
+
 COLUMNS = (
-    "case", "ops", "mib_s", "p50_ms", "p99_ms", "cpu_us", "disk_kib", "own_kib", "rss_mib", "seconds",
-    "ratio", "baseline", "aim", "verdict",
+    "row", "case", "ops", "mib_s", "p50_ms", "p99_ms", "cpu_us", "disk_kib", "own_kib", "rss_mib",
+    "seconds", "ratio", "baseline", "aim", "verdict",
 )  # fmt: skip
-# Of these more is better; of all others less is.
-_MORE_IS_BETTER = frozenset({"ratio", "ops", "mib_s"})
-NO_AIM = "none set"
 
 
 @attrs.frozen(kw_only=True)
@@ -23,8 +22,8 @@ class Row:
     `baseline`.
     """
 
-    case: str
-    aim: Mapping[str, float] = attrs.field(factory=dict)  # column -> bound
+    row: str  # CASE.WHAT, a key of AIMS; only CASE where it failed
+    case: str  # what was done, for people
     ops: float | None = None
     mib_s: float | None = None
     p50_ms: float | None = None
@@ -40,50 +39,45 @@ class Row:
     error: str = ""  # why there are no figures
 
     def __attrs_post_init__(self) -> None:
-        assert self.error or all(getattr(self, column) is not None for column in self.aim)
+        assert self.error or all(getattr(self, column) is not None for column in AIMS[self.row])
 
     @property
     def missed(self) -> list[str]:
         """The columns that do not reach their bound."""
-        return [column for column, bound in self.aim.items() if not self._reaches(column, bound)]
+        return [
+            column for column, bound in AIMS[self.row].items() if not self._is_in(column, bound)
+        ]
 
-    def _reaches(self, column: str, bound: float) -> bool:
+    def _is_in(self, column: str, bound: float) -> bool:
         value = getattr(self, column)
-        return value >= bound if column in _MORE_IS_BETTER else value <= bound
+        return bool(value >= bound if column in MORE_IS_BETTER else value <= bound)
 
     @property
     def verdict(self) -> str:
         """What the figures say of the aim."""
         if self.error:
             return f"FAILED: {self.error}"
-        if not self.aim:
+        if not AIMS[self.row]:
             return ""
         return f"missed: {', '.join(self.missed)}" if self.missed else "reached"
 
-    def cells(self) -> dict[str, object]:
-        """The table's columns, with the aim as text."""
-        cells: dict[str, object] = {c: getattr(self, c) for c in COLUMNS}
-        bounds = [
-            f"{column} {'≥' if column in _MORE_IS_BETTER else '≤'} {bound:g}"
-            for column, bound in self.aim.items()
-        ]
-        cells["aim"] = ", ".join(bounds) or NO_AIM
-        return cells
+    @property
+    def aim(self) -> str:
+        """The aim, in words."""
+        return aim_text(self.row)
 
 
 def json_line(row: Row) -> str:
     """The row for machines."""
-    cells = row.cells()
-    if row.note:
-        cells["note"] = row.note
+    cells = {column: getattr(row, column) for column in (*COLUMNS, "note")}
     return json.dumps(cells, ensure_ascii=False)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows for people, as Markdown."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for row in rows:
-        cells = row.cells()
-        shown = ("" if cells[c] is None else str(cells[c]).replace("|", "\\|") for c in COLUMNS)
+        cells = [getattr(row, column) for column in COLUMNS]
+        shown = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
