@@ -57,17 +57,23 @@ def _run(chosen, scratch, *, quick):
     shown = {name: round(value, 1) for name, value in base.items()}
     print(json.dumps({"baselines": shown, "load": os.getloadavg()}), flush=True)
     bench = Bench(scratch, base, quick, seconds)
-    failed = False
+    failed = run_cases(bench, chosen)
+    print("\n" + table(bench.rows))
+    return 1 if failed else 0
+
+
+def run_cases(bench, chosen):
+    """Run the cases, whatever becomes of each; the names of those that could not be run to their end."""
+    failed = []
     for name in chosen:
         try:
             CASES[name](bench)
         except Exception as error:
             # The other cases still have something to say; the exit status tells of this one.
-            failed = True
+            failed.append(name)
             traceback.print_exc()
             bench.add(Row(row=name, case=name, error=_in_a_line(error)))
-    print("\n" + table(bench.rows))
-    return 1 if failed else 0
+    return failed
 
 
 def _in_a_line(error):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.bench.__main__ import CASES, main
+from tests.bench.__main__ import CASES, main, run_cases
 from tests.bench.aims import AIMS, aim_text
 from tests.bench.core import KIB, Bench, NoRoomError
 from tests.bench.fill import body_of, key_of
@@ -90,6 +90,13 @@ def test_without_room_a_case_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(NoRoomError, match="no room"), bench.fresh_node(room=1 << 60):
         pytest.fail("the case ran all the same")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_case_that_cannot_run_is_a_failure_of_the_run_and_a_row_of_the_table(tmp_path):
+    bench = Bench(tmp_path / "gone", {}, True, 0.1)
+    assert run_cases(bench, ["big", "small"]) == ["big", "small"]
+    assert [row.row for row in bench.rows] == ["big", "small"]
+    assert "FAILED: FileNotFoundError" in table(bench.rows)
 
 
 def test_a_server_that_hangs_up_ends_the_load():
