@@ -22,8 +22,8 @@ def small(bench):
     count = 2000 if bench.quick else 12_000
     with bench.fresh_node() as node:
         bench.report(
-            "small.put", "PUT 4 KiB, 32 clients", node.put_many("small-", count, 4 * KIB), size=4 * KIB,
-            baseline="bare small",
+            "small.put", "PUT 4 KiB, 32 clients",
+            node.put_many("small-", count, 4 * KIB), size=4 * KIB, baseline="bare small",
         )  # fmt: skip
         hot = [node.request("GET", f"/bench/small-{n}") for n in range(1000)]
         bench.report(
@@ -70,8 +70,8 @@ def large(bench):
     ):
         with bench.fresh_node(room=coded(count * size)) as node:
             bench.report(
-                f"large.put-{row}", f"PUT {name}, {clients} clients", node.put_many("large-", count, size, clients),
-                size=size, baseline="PUT bound MiB/s",
+                f"large.put-{row}", f"PUT {name}, {clients} clients",
+                node.put_many("large-", count, size, clients), size=size, baseline="PUT bound MiB/s",
             )  # fmt: skip
             gets = [node.request("GET", f"/bench/large-{n}") for n in range(count)]
             bench.report(
@@ -91,7 +91,8 @@ def listing(bench):
         )
         bodies = [_delete_request(node, at) for at in range(0, count - 999, 1000)]
         bench.report(
-            "list.delete", "DeleteObjects of 1,000 keys, 1 client", node.measure([bodies], seconds=ALL),
+            "list.delete", "DeleteObjects of 1,000 keys, 1 client",
+            node.measure([bodies], seconds=ALL),
         )  # fmt: skip
 
 
