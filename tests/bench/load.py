@@ -13,6 +13,8 @@ import attrs
 from s3.messages import Headers, RequestHead
 from s3.sigv4 import sign_request
 
+GRACE_SECONDS = 60.0  # for the answers that are under way when the time is over
+
 
 @attrs.frozen
 class Result:
@@ -31,8 +33,8 @@ class Result:
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * q))]
 
 
-def signed(endpoint, keys, method, path, body=b"", query="", headers=()):
-    """The bytes of one signed request."""
+def signed(endpoint, keys, method, path, body=b"", query="", headers=(), digest=None):
+    """One signed request: its head and its body, which many requests may share. `digest`: the body's, where it is known."""
     host = urllib.parse.urlsplit(endpoint).netloc
     items = [(b"host", host.encode()), *headers]
     head = RequestHead(
@@ -45,13 +47,13 @@ def signed(endpoint, keys, method, path, body=b"", query="", headers=()):
         secret=keys[1],
         region="us-east-1",
         amz_date=date,
-        payload=hashlib.sha256(body).hexdigest(),
+        payload=digest if digest is not None else hashlib.sha256(body).hexdigest(),
     )
     target = path + (f"?{query}" if query else "")
     lines = [f"{method} {target} HTTP/1.1".encode()] + [n + b": " + v for n, v in [*items, *added]]
     if body or method in {"PUT", "POST"}:
         lines.append(b"Content-Length: %d" % len(body))
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return b"\r\n".join(lines) + b"\r\n\r\n", body
 
 
 class _Client:
@@ -67,7 +69,7 @@ class _Client:
         self.left = -1
 
     def send(self):
-        self.out = memoryview(next(self.requests))
+        self.out = [memoryview(buffer) for buffer in next(self.requests) if buffer]
         self.began = time.perf_counter()
         self.left = -1
         self.buffer.clear()
@@ -75,9 +77,13 @@ class _Client:
     def flush(self):
         """Whether the request is out."""
         try:
-            self.out = self.out[self.sock.send(self.out) :]
+            sent = self.sock.sendmsg(self.out)
         except BlockingIOError:
-            pass
+            return False
+        while self.out and sent >= len(self.out[0]):
+            sent -= len(self.out.pop(0))
+        if sent:
+            self.out[0] = self.out[0][sent:]
         return not self.out
 
     def receive(self):
@@ -122,6 +128,8 @@ def _worker(address, batches, is_head, seconds, pipe):
 
     active = sum(start(client) for client in clients)
     while active:
+        if time.perf_counter() > deadline + GRACE_SECONDS:
+            raise TimeoutError("the server does not answer any more")
         for key, events in selector.select(1.0):
             client = key.data
             if events & selectors.EVENT_WRITE and client.flush():
@@ -138,16 +146,22 @@ def _worker(address, batches, is_head, seconds, pipe):
 
 
 def run_load(endpoint, batches, *, seconds, is_head=False, processes=1):
-    """Each batch is one client's requests, sent one after the other for at most `seconds`."""
+    """Each batch is one client's requests, sent one after the other for at most `seconds`.
+
+    Raises EOFError where a worker died: the server hung up, or fell silent.
+    """
     url = urllib.parse.urlsplit(endpoint)
     address = (url.hostname, url.port)
     workers = []
     for number in range(processes):
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.Process(
-            target=_worker, args=(address, batches[number::processes], is_head, seconds, theirs)
-        )
+            target=_worker,
+            args=(address, batches[number::processes], is_head, seconds, theirs),
+            daemon=True,
+        )  # fmt: skip
         process.start()
+        theirs.close()  # so that a worker that dies is heard of
         workers.append((process, ours))
     began = time.perf_counter()
     for _, pipe in workers:
