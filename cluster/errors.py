@@ -8,6 +8,7 @@ ClusterError
     OverloadedError       a bounded queue or budget is full
   StorageFullError        the drives have no room; deletes still work
   NotFoundError           bucket, key, version or upload does not exist
+    StaleBucketError      the bucket was fenced since it was looked up: look again
   ExistsError             a bucket of that name exists
   NotEmptyError           a bucket that is not empty cannot be deleted
   PreconditionError       the state did not meet the caller's precondition
@@ -53,7 +54,14 @@ class NotFoundError(ClusterError):
 
     def __init__(self, kind: str, name: str = "") -> None:
         super().__init__(f"no such {kind}" + (f": {name}" if name else ""))
-        self.kind = kind
+        self.kind, self.name = kind, name
+
+
+class StaleBucketError(NotFoundError):
+    """The bucket was fenced since it was looked up: look it up again, it may stand at a higher epoch. Nothing took effect."""
+
+    def __init__(self) -> None:
+        super().__init__("bucket")
 
 
 class ExistsError(ClusterError):

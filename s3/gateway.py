@@ -15,12 +15,17 @@ from s3.errors import S3Error
 from s3.messages import BodyError, RequestBody, RequestHead, Response
 from s3.ops import HANDLERS, Operation
 from s3.request import Context, Identity, S3Request
-from s3.router import Route, host_bucket, route
+from s3.router import HEALTH, NOWHERE, Route, host_bucket, route
 from s3.sigv4 import Verified, parse, verify
-from s3.translate import translate
+from s3.translate import subject_of, translate
 from s3.xml import DECLARATION, element
 
 HEALTH_PREFIX = b"/-/"
+_CUSTOMER_KEYS = tuple(
+    f"x-amz-{source}server-side-encryption-customer-{what}".encode()
+    for source in ("", "copy-source-")
+    for what in ("algorithm", "key", "key-md5")
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +93,7 @@ class Gateway:
         except S3Error as error:
             code, response = error.code, _error_response(head, error, request_id)
         except ClusterError as error:
-            translated = translate(error, bucket=trail.bucket, key=trail.key)
+            translated = translate(error, subject_of(trail.route, head.headers))
             code, response = translated.code, _error_response(head, translated, request_id)
         except BodyError:
             # The connection is not to be used again; whether the client still listens is its business.
@@ -112,9 +117,9 @@ class Gateway:
                 request_id=request_id,
                 remote=head.remote,
                 method=head.method,
-                operation=trail.operation,
-                bucket=trail.bucket,
-                key=trail.key,
+                operation=trail.route.operation,
+                bucket=trail.route.bucket,
+                key=None if trail.route.key is None else trail.route.key.decode(),
                 access_key=trail.access_key,
                 status=response.status,
                 code=code,
@@ -128,12 +133,12 @@ class Gateway:
     ) -> Response:
         domains = self._settings.base_domains
         if head.path.startswith(HEALTH_PREFIX) and host_bucket(head, domains) is None:
-            trail.operation = "Health"
+            trail.route = HEALTH
             return await self._health(head)
         found = route(head, domains)
-        trail.operation, trail.bucket = found.operation, found.bucket
-        trail.key = None if found.key is None else found.key.decode()
+        trail.route = found
         verified, identity = self._authenticate(head, found)
+        _refuse_customer_keys(head)
         trail.access_key = verified.access_key
         request = S3Request(
             head=head,
@@ -175,13 +180,18 @@ class Gateway:
         return Response(status=404, body=b"not found\n")
 
 
+def _refuse_customer_keys(head: RequestHead) -> None:
+    """A key that was given for encryption and is ignored would be a promise broken in silence. Raises S3Error."""
+    for name in _CUSTOMER_KEYS:
+        if name in head.headers:
+            raise S3Error("NotImplemented", Header=name.decode())
+
+
 @attrs.define
 class _Trail:
     """What is known of a request so far, for errors and the log."""
 
-    operation: str = "-"
-    bucket: str | None = None
-    key: str | None = None
+    route: Route = NOWHERE
     access_key: str | None = None
 
 

@@ -39,6 +39,9 @@ class Route:
     query: Query
 
 
+NOWHERE = Route(operation="-", bucket=None, key=None, query=Query(()))
+HEALTH = Route(operation="Health", bucket=None, key=None, query=Query(()))
+
 # Sub-resource -> method -> operation. A method that is missing is NotImplemented.
 _BUCKET_SUBRESOURCES: Mapping[str, Mapping[str, str]] = {
     "location": {"GET": "GetBucketLocation"},

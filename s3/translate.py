@@ -1,5 +1,7 @@
 """The store's errors in S3's words: the one place where they meet."""
 
+import attrs
+
 from cluster.errors import (
     ClusterError,
     CorruptError,
@@ -12,23 +14,46 @@ from cluster.errors import (
     UnavailableError,
 )
 from s3.errors import S3Error
+from s3.messages import Headers
+from s3.router import Route
 
 RETRY_AFTER = ((b"Retry-After", b"1"),)
 
 
-def translate(error: ClusterError, *, bucket: str | None, key: str | None) -> S3Error:
+@attrs.frozen(kw_only=True)
+class Subject:
+    """What a request is about, for the facts in its errors."""
+
+    bucket: str | None = None
+    key: str | None = None
+    upload: str | None = None
+    condition: str | None = None  # the header that carries the precondition
+
+
+def subject_of(found: Route, headers: Headers) -> Subject:
+    """The subject of a routed request."""
+    named = [n for n in ("If-None-Match", "If-Match") if n.lower().encode() in headers]
+    return Subject(
+        bucket=found.bucket,
+        key=None if found.key is None else found.key.decode(),
+        upload=found.query.get("uploadId"),
+        condition=named[0] if named else None,
+    )
+
+
+def translate(error: ClusterError, about: Subject) -> S3Error:
     """The S3 error for a cluster error."""
     match error:
-        case NotFoundError(kind=kind):
-            return _not_found(kind, bucket, key)
+        case NotFoundError(kind=kind, name=name):
+            return _not_found(kind, name, about)
         case PreconditionError(absent=True):
-            return S3Error("NoSuchKey", Key=key)
+            return S3Error("NoSuchKey", Key=about.key)
         case PreconditionError():
-            return S3Error("PreconditionFailed")
+            return S3Error("PreconditionFailed", Condition=about.condition)
         case ExistsError():
-            return S3Error("BucketAlreadyOwnedByYou", BucketName=bucket)
+            return S3Error("BucketAlreadyOwnedByYou", BucketName=about.bucket)
         case NotEmptyError():
-            return S3Error("BucketNotEmpty", BucketName=bucket)
+            return S3Error("BucketNotEmpty", BucketName=about.bucket)
         case StorageFullError():
             return S3Error("StorageFull")
         case OverloadedError():
@@ -43,15 +68,15 @@ def translate(error: ClusterError, *, bucket: str | None, key: str | None) -> S3
             return S3Error("InternalError")
 
 
-def _not_found(kind: str, bucket: str | None, key: str | None) -> S3Error:
+def _not_found(kind: str, name: str, about: Subject) -> S3Error:
     match kind:
         case "bucket":
-            return S3Error("NoSuchBucket", BucketName=bucket)
+            return S3Error("NoSuchBucket", BucketName=about.bucket)
         case "upload":
-            return S3Error("NoSuchUpload")
+            return S3Error("NoSuchUpload", UploadId=about.upload)
         case "part":
-            return S3Error("InvalidPart")
+            return S3Error("InvalidPart", UploadId=about.upload, PartNumber=name)
         case "version":
-            return S3Error("NoSuchVersion", Key=key)
+            return S3Error("NoSuchVersion", Key=about.key)
         case _:
-            return S3Error("NoSuchKey", Key=key)
+            return S3Error("NoSuchKey", Key=about.key)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from cluster.errors import NotFoundError, QuorumError
+from cluster.errors import QuorumError, StaleBucketError
 from cluster.ids import BucketId, RowKey
 from cluster.metadata.table import RegisterRef, Table
 from cluster.register.keys import object_row, successor
@@ -137,7 +137,7 @@ class Scanner:
     async def _ask(self, set_id: int, request: Scan | ScanUploads) -> dict[int, Page]:
         inquiry = await self._table.inquire(set_id, request)
         if inquiry.stale:
-            raise NotFoundError("bucket")
+            raise StaleBucketError
         if len(inquiry.pages) < inquiry.needed:
             raise QuorumError(inquiry.needed, len(inquiry.pages))
         return inquiry.pages

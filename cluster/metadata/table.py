@@ -21,6 +21,7 @@ from cluster.errors import (
     OutcomeUnknownError,
     PreconditionError,
     QuorumError,
+    StaleBucketError,
     UnavailableError,
 )
 from cluster.ids import OpId, RowKey
@@ -121,7 +122,7 @@ class Table:
     async def read(self, ref: RegisterRef, *, bodies: bool = False) -> Reading:
         """The state of a register, linearizable. One round trip where it is known to be chosen.
 
-        Raises QuorumError, NotFoundError("bucket") when the bucket is fenced at a higher epoch.
+        Raises QuorumError, StaleBucketError when the bucket is fenced at a higher epoch.
         """
         answers = await self._query(ref, bodies=bodies, everybody=False)
         best, known = newest([value.register for value in answers], self._quorum(ref))
@@ -141,7 +142,7 @@ class Table:
         query = Query(row=ref.row, epoch=self.epoch, bucket_epoch=ref.bucket_epoch, bodies=bodies)
         inquiry = await self.inquire(ref.set_id, query, everybody=everybody)
         if inquiry.stale:
-            raise NotFoundError("bucket")
+            raise StaleBucketError
         if len(inquiry.values) < inquiry.needed:
             raise QuorumError(inquiry.needed, len(inquiry.values))
         return inquiry.values
@@ -190,7 +191,7 @@ class Table:
     ) -> Committed:
         """Apply a mutation to the newest state, if the preconditions hold on it.
 
-        Raises PreconditionError, NotFoundError("upload") where UploadOpen does not hold, NotFoundError("bucket"),
+        Raises PreconditionError, NotFoundError("upload") where UploadOpen does not hold, StaleBucketError,
         QuorumError (nothing took effect), OutcomeUnknownError.
         """
         return await self._run(ref, self._operation(ref, mutation, expect, bodies))
@@ -347,7 +348,7 @@ def _settle(outcome: Outcome) -> Committed:
         case Unknown():
             raise OutcomeUnknownError("the write may have taken effect")
         case Stale(reply=StaleBucket(), sent=False):
-            raise NotFoundError("bucket")
+            raise StaleBucketError
         case Stale(sent=True):
             raise OutcomeUnknownError(
                 "the layout or the bucket changed while the write was under way"

@@ -88,6 +88,13 @@ class Buckets:
                 continue  # somebody else has finished it
         raise UnavailableError(f"bucket {name} is being deleted")
 
+    async def renew(self, bucket: Bucket) -> Bucket:
+        """The same bucket as it is now, at a higher epoch where a deletion was refused. Raises NotFoundError("bucket")."""
+        found = await self.get(bucket.name)
+        if found.bucket_id != bucket.bucket_id:
+            raise NotFoundError("bucket", bucket.name)
+        return found
+
     async def list(self) -> Sequence[Bucket]:
         """All buckets, by name."""
         low = system_row(_PREFIX)

@@ -1,12 +1,12 @@
 """Multipart uploads: parts are registers beside the key's, completing is one compare-and-set on the key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import xxhash
 
 from cluster.clock import BALLOT_ZERO
-from cluster.errors import NotFoundError
+from cluster.errors import NotFoundError, StaleBucketError
 from cluster.ids import RowKey, UploadId
 from cluster.metadata.scan import Found, Scanner, Span
 from cluster.metadata.table import RegisterRef
@@ -39,8 +39,8 @@ MAX_NUMBER = 10_000
 class Uploads:
     """Everything about uploads."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, renew: Callable[[Bucket], Awaitable[Bucket]]) -> None:
+        self._context, self._renew = context, renew
 
     async def create(self, bucket: Bucket, key: bytes, attributes: bytes) -> UploadId:
         """Open an upload."""
@@ -64,11 +64,23 @@ class Uploads:
         self, bucket: Bucket, key: bytes, upload: UploadId, number: int, request: PutRequest
     ) -> Part:
         """The upload must be open before the data id is drawn and after the part is committed."""
-        await self.get(bucket, key, upload)
+        renewed: list[Bucket] = []
+
+        async def renew() -> Bucket:
+            renewed.append(await self._renew(bucket))
+            return renewed[0]
+
+        try:
+            await self.get(bucket, key, upload)
+        except StaleBucketError:
+            bucket = await self._renew(bucket)
+            await self.get(bucket, key, upload)
         home = self._context.key_ref(bucket, key)
         ref = attrs.evolve(home, row=part_row(bucket.bucket_id, upload, number, key))
-        version = await put_body(self._context, ref, request, number=number, upload_id=upload)
-        await self.get(bucket, key, upload)
+        version = await put_body(
+            self._context, ref, request, renew=renew, number=number, upload_id=upload
+        )
+        await self.get(renewed[0] if renewed else bucket, key, upload)
         return version.parts[0]
 
     async def list_parts(
@@ -87,10 +99,10 @@ class Uploads:
         self,
         bucket: Bucket,
         key: bytes,
-        upload_id: UploadId,
+        upload: UploadId,
         choices: Sequence[PartChoice],
         judge: Callable[[Upload, Sequence[Part]], Seal],
-        expect: tuple[Precondition, ...],
+        expect: tuple[Precondition, ...] = (),
     ) -> Version:
         """One compare-and-set; a repeat finds what the first one did.
 
@@ -99,30 +111,30 @@ class Uploads:
         """
         ref = self._context.key_ref(bucket, key)
         state = (await self._context.table.read(ref)).state
-        upload = find_upload(state, upload_id)
-        if upload is None:
-            return _completed(state, upload_id)
-        found, _ = await self._scan(bucket, key, upload_id, 1, MAX_NUMBER)
+        opened = find_upload(state, upload)
+        if opened is None:
+            return _completed(state, upload)
+        found, _ = await self._scan(bucket, key, upload, 1, MAX_NUMBER)
         present = {(v.parts[0].number, v.validator): v.parts[0] for v in map(_live, found)}
         try:
             parts = tuple(present[choice.number, choice.validator] for choice in choices)
         except KeyError as error:
             again = (await self._context.table.read(ref)).state
-            if find_upload(again, upload_id) is None:
-                return _completed(again, upload_id)
+            if find_upload(again, upload) is None:
+                return _completed(again, upload)
             raise NotFoundError("part", str(error.args[0][0])) from None
-        version, bodies = self._version(upload_id, parts, judge(upload, parts))
+        version, bodies = self._version(upload, parts, judge(opened, parts))
         try:
             done = await self._context.table.commit(
                 ref,
-                CompleteUpload(upload_id=upload_id, version=version),
-                expect=(UploadOpen(upload_id=upload_id), *expect),
+                CompleteUpload(upload_id=upload, version=version),
+                expect=(UploadOpen(upload_id=upload), *expect),
                 bodies=bodies,
             )
         except NotFoundError as error:
             if error.kind != "upload":
                 raise
-            return _completed((await self._context.table.read(ref)).state, upload_id)
+            return _completed((await self._context.table.read(ref)).state, upload)
         return committed_version(done, version)
 
     def _version(

@@ -1,16 +1,20 @@
 """Storing a body: small ones in the record, others as shards; then one compare-and-set."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import attrs
 import xxhash
 from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveState
-from cluster.errors import StorageFullError
+from cluster.errors import StaleBucketError, StorageFullError
 from cluster.ids import UploadId
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.large import store_large
-from cluster.objects.model import PutRequest, Seal
+from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.quorum import Quorum
 from cluster.register.mutations import PutVersion
@@ -23,10 +27,14 @@ async def put_body(
     ref: RegisterRef,
     request: PutRequest,
     *,
+    renew: Callable[[], Awaitable[Bucket]],
     number: int = 1,
     upload_id: UploadId | None = None,
 ) -> Version:
-    """Store a body as the register's version. `number` and `upload_id` for a part. Raises as Objects.put."""
+    """Store a body as the register's version. `number` and `upload_id` for a part. Raises as Objects.put.
+
+    `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again.
+    """
     first = bytearray(INLINE_LIMIT + 1)
     filled = await fill(request.source, memoryview(first))
     bodies: dict[BodyId, bytes] = {}
@@ -46,9 +54,16 @@ async def put_body(
             bodies[body_id] = data
             body = BodyRef(id=body_id, size=size, digest=xxhash.xxh3_128_digest(data))
     version = make_version(context, seal, size, body=body, parts=parts, upload_id=upload_id)
-    done = await context.table.commit(
-        ref, PutVersion(version=version), expect=request.expect, bodies=bodies
+    commit = partial(
+        context.table.commit,
+        mutation=PutVersion(version=version),
+        expect=request.expect,
+        bodies=bodies,
     )
+    try:
+        done = await commit(ref)
+    except StaleBucketError:
+        done = await commit(attrs.evolve(ref, bucket_epoch=(await renew()).epoch))
     return committed_version(done, version)
 
 

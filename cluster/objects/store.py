@@ -1,13 +1,15 @@
 """Everything that S3 may see of the cluster, composed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
-from cluster.errors import PreconditionError, SupersededError, UnavailableError
-from cluster.ids import NodeId, UploadId
+from cluster.errors import PreconditionError, StaleBucketError, SupersededError, UnavailableError
+from cluster.ids import NodeId
 from cluster.layout import Layout
 from cluster.metadata.table import Table
 from cluster.objects.buckets import Buckets
@@ -15,20 +17,14 @@ from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
 from cluster.objects.get import StoredObject
 from cluster.objects.listing import list_objects
-from cluster.objects.model import (
-    Bucket,
-    Listing,
-    Object,
-    PartChoice,
-    PutRequest,
-    Seal,
-)  # fmt: skip
+from cluster.objects.model import Bucket, Listing, Object, PutRequest
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
 from cluster.register.mutations import DeleteCurrent, Precondition
-from cluster.register.records import Part, Upload, Version
+from cluster.register.records import Version
 from cluster.runtime import Runtime
 
+Work = TypeVar("Work", bound=Callable[..., Awaitable[Any]])
 MAX_READS = 4
 
 
@@ -46,24 +42,41 @@ class ObjectStore:
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
         )  # fmt: skip
-        self._uploads = Uploads(self._context)
         buckets = Buckets(self._context)
+        self._renew = buckets.renew
+        self._uploads = Uploads(self._context, buckets.renew)
         self.create_bucket = buckets.create
         self.get_bucket = buckets.get
         self.list_buckets = buckets.list
         self.delete_bucket = buckets.delete
-        self.create_upload = self._uploads.create
-        self.get_upload = self._uploads.get
         self.put_part = self._uploads.put_part
-        self.list_parts = self._uploads.list_parts
-        self.abort_upload = self._uploads.abort
-        self.list_uploads = self._uploads.list_open
+        self.create_upload = self._standing(self._uploads.create)
+        self.get_upload = self._standing(self._uploads.get)
+        self.list_parts = self._standing(self._uploads.list_parts)
+        self.abort_upload = self._standing(self._uploads.abort)
+        self.list_uploads = self._standing(self._uploads.list_open)
+        self.complete_upload = self._standing(self._uploads.complete)
+        self.get = self._standing(self._get)
+        self.delete = self._standing(self._delete)
+        self.list = self._standing(self._list)
+
+    def _standing(self, work: Work) -> Work:
+        """`work` on the bucket as it stands: looked up once more where it was fenced since, as a refused deletion does."""
+
+        async def on(bucket: Bucket, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await work(bucket, *args, **kwargs)
+            except StaleBucketError:
+                return await work(await self._renew(bucket), *args, **kwargs)
+
+        return cast("Work", on)
 
     async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
         """Store a body."""
-        return await put_body(self._context, self._context.key_ref(bucket, key), request)
+        ref = self._context.key_ref(bucket, key)
+        return await put_body(self._context, ref, request, renew=partial(self._renew, bucket))
 
-    async def get(self, bucket: Bucket, key: bytes) -> Object:
+    async def _get(self, bucket: Bucket, key: bytes) -> Object:
         """The live version. Raises NotFoundError("key")."""
         ref = self._context.key_ref(bucket, key)
         for _ in range(MAX_READS):
@@ -84,7 +97,7 @@ class ObjectStore:
         del source
         return await self.put(bucket, key, request)
 
-    async def delete(
+    async def _delete(
         self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
     ) -> None:
         """Remove the live version."""
@@ -95,17 +108,10 @@ class ObjectStore:
             if not error.absent:
                 raise
 
-    async def list(
+    async def _list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
     ) -> Listing:
         """A page of live keys."""
         return await list_objects(
             self._context, bucket, prefix=prefix, delimiter=delimiter, start=start, limit=limit
         )
-
-    async def complete_upload(
-        self, bucket: Bucket, key: bytes, upload: UploadId, choices: Sequence[PartChoice],
-        judge: Callable[[Upload, Sequence[Part]], Seal], expect: tuple[Precondition, ...] = (),
-    ) -> Version:  # fmt: skip
-        """Make the listed parts the object."""
-        return await self._uploads.complete(bucket, key, upload, choices, judge, expect)

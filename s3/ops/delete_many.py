@@ -12,7 +12,7 @@ from s3.names import check_key
 from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE
 from s3.request import Context, S3Request
-from s3.translate import translate
+from s3.translate import Subject, translate
 from s3.xml import document, element, parse
 
 MAX_KEYS = 1000
@@ -94,5 +94,5 @@ async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Erro
     except S3Error as error:
         return error
     except ClusterError as error:
-        return translate(error, bucket=bucket.name, key=entry.key)
+        return translate(error, Subject(bucket=bucket.name, key=entry.key, condition="If-Match"))
     return None

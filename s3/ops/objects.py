@@ -2,10 +2,21 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
-from cluster.objects.model import Object, Part, PutRequest, Reader, Seal, Version
+from cluster.errors import NotFoundError, SupersededError
+from cluster.objects.model import (
+    Bucket,
+    Object,
+    Part,
+    Precondition,
+    PutRequest,
+    Reader,
+    Seal,
+    Version,
+)
 from s3.checksums import ALGORITHMS, encode_value
-from s3.conditions import check_read, delete_condition, write_conditions
+from s3.conditions import check_read, check_write, delete_condition, write_conditions
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.object_meta import (
@@ -27,6 +38,7 @@ from s3.request import Context, S3Request
 from s3.xml import document, element
 
 MAX_PUT_BYTES = 5 << 30
+MAX_LOOKS = 3  # for an object that is replaced, and its old data gone, between look and read
 _INLINE_RESPONSE_BYTES = 64 * 1024  # smaller bodies go out with the head, in one send
 _NOT_IN_HEADERS = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 _OVERRIDES = {
@@ -53,6 +65,8 @@ async def put_object(context: Context, request: S3Request) -> Response:
         return Seal(validator=sealed.md5.hex(), attributes=encode(stored))
 
     bucket = await find_bucket(context, request)
+    if expect:
+        await _refuse_doomed(context, bucket, request, expect)
     version = await context.objects.put(
         bucket, request.key, PutRequest(source=body, digests=body.digests, seal=seal, expect=expect)
     )
@@ -60,8 +74,28 @@ async def put_object(context: Context, request: S3Request) -> Response:
     return Response(status=200, headers=headers)
 
 
+async def _refuse_doomed(
+    context: Context, bucket: Bucket, request: S3Request, expect: tuple[Precondition, ...]
+) -> None:
+    """Spare a client the upload of a body whose condition does not hold now. The commit decides, not this."""
+    try:
+        version: Version | None = (await context.objects.get(bucket, request.key)).version
+    except NotFoundError as error:
+        if error.kind != "key":
+            raise
+        version = None
+    check_write(expect, version)
+
+
 async def get_object(context: Context, request: S3Request) -> Response:
     """GetObject."""
+    for _ in range(MAX_LOOKS - 1):
+        with suppress(SupersededError):
+            return await _get_object(context, request)
+    return await _get_object(context, request)
+
+
+async def _get_object(context: Context, request: S3Request) -> Response:
     found = await find_object(context, request)
     start, stop, headers, status = await _selection(request, found)
     size = stop - start

@@ -39,6 +39,47 @@ async def test_of_32_that_want_the_absent_key_one_gets_it(tmp_path: Path) -> Non
             assert await read_all(store, bucket, key) == noise(size, winners[0])
 
 
+async def test_a_bucket_whose_deletion_was_refused_goes_on_for_who_knew_it(tmp_path: Path) -> None:
+    """A refused deletion has fenced the bucket; requests that had looked it up before look again, also with half a body."""
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+        upload = await store.create_upload(bucket, b"up", b"")
+        with pytest.raises(NotEmptyError):
+            await store.delete_bucket(bucket)
+        assert (await store.get_bucket("bucket")).epoch > bucket.epoch
+        for size in (10, 1_000_000):
+            await store.put(bucket, b"%d" % size, put_request(noise(size)))
+            assert await read_all(store, bucket, b"%d" % size) == noise(size)
+        part = await store.put_part(bucket, b"up", upload, 1, put_request(noise(70_000)))
+        assert (await store.get_upload(bucket, b"up", upload)).upload_id == upload
+        assert len((await store.list_parts(bucket, b"up", upload, after=0, limit=9))[0]) == 1
+        assert len((await store.list_uploads(bucket, prefix=b"", start=b"", limit=9))[0]) == 1
+        await store.complete_upload(
+            bucket, b"up", upload, [PartChoice(number=1, validator=part.validator)],
+            lambda _, __: Seal(validator="v", attributes=b""),
+        )  # fmt: skip
+        await store.abort_upload(bucket, b"x", await store.create_upload(bucket, b"x", b""))
+        await store.delete(bucket, b"key")
+        listing = await store.list(bucket, prefix=b"", delimiter=b"", start=b"", limit=9)
+        assert [entry.key for entry in listing.entries] == [b"10", b"1000000", b"up"]
+
+
+async def test_a_bucket_that_was_made_anew_is_not_the_one_that_was_looked_up(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path) as local:
+        store = local.store
+        old = await store.create_bucket("bucket", "me", b"")
+        await store.delete_bucket(old)
+        await store.create_bucket("bucket", "me", b"")
+        with pytest.raises(NotFoundError):
+            await store.put(old, b"key", put_request(b"lost"))
+        with pytest.raises(NotFoundError):
+            await store.get(old, b"key")
+
+
 async def test_writers_of_one_key_get_their_own_version_and_the_last_stays(tmp_path: Path) -> None:
     async with open_store(tmp_path) as local:
         store = local.store

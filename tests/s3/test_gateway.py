@@ -5,12 +5,19 @@ import random
 
 import pytest
 
-from cluster.errors import QuorumError, StorageFullError
+from cluster.errors import (
+    NotFoundError,
+    QuorumError,
+    StaleBucketError,
+    StorageFullError,
+    SupersededError,
+)
 from s3.gateway import Answered, Failure, Gateway, GatewaySettings
 from s3.messages import Headers, RequestHead, Response
 from s3.ops import HANDLERS
 from s3.request import Context, Identity
 from s3.sigv4 import EMPTY_SHA256, sign_request
+from tests.s3.fake_objects import FakeObjects
 
 ACCESS, SECRET, NOW, DATE = "AKTEST", "a-secret-for-tests", 1369353600.0, "20130524T000000Z"
 TARGETS = [
@@ -50,9 +57,9 @@ def gateway(objects, events, operations=HANDLERS):
     )  # fmt: skip
 
 
-def request(method, target, kind="good", host="h"):
+def request(method, target, kind="good", host="h", more=(), payload=EMPTY_SHA256):
     path, _, query = target.partition("?")
-    items = [(b"host", host.encode())]
+    items = [(b"host", host.encode()), *more]
     head = RequestHead(
         method=method,
         path=path.encode(),
@@ -71,7 +78,7 @@ def request(method, target, kind="good", host="h"):
         secret=secret,
         region="us-east-1",
         amz_date=DATE,
-        payload=EMPTY_SHA256,
+        payload=payload,
     )
     items += added
     if kind == "header and query":
@@ -156,3 +163,105 @@ async def test_health_needs_no_signature_and_is_no_bucket():
     )
     assert answer.status == 403
     assert hashlib.sha256(b"").hexdigest() == EMPTY_SHA256
+
+
+class Upload(Empty):
+    """A body that says whether it was asked for."""
+
+    length = 5
+
+    def __init__(self):
+        self.asked = False
+
+    async def readinto(self, buffer):
+        first, self.asked = not self.asked, True
+        buffer[:5] = b"hello"
+        return 5 if first else 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        (b"if-none-match", b"*", 412),
+        (b"if-match", b'"another"', 412),
+        (b"if-match", b'"5d41402abc4b2a76b9719d911017c592"', 200),
+        (b"if-match", b"*", 200),
+    ],
+)
+async def test_a_doomed_upload_is_refused_before_its_body_is_asked_for(header, value, status):
+    objects = FakeObjects()
+    subject = gateway(objects, [])
+    await subject.handle(request("PUT", "/bucket"), Empty())
+    length = (b"content-length", b"5")
+    for condition, wanted in (((), 200), (((header, value),), status)):
+        body = Upload()
+        head = request("PUT", "/bucket/key", more=[length, *condition], payload="UNSIGNED-PAYLOAD")
+        answer = await subject.handle(head, body)
+        assert answer.status == wanted, answer.body
+        assert body.asked == (wanted == 200)
+    if status == 412:
+        assert b"<Condition>%s</Condition>" % header.title() in answer.body
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("PUT", "/bucket/key"),
+        ("GET", "/bucket/key"),
+        ("PUT", "/bucket/key?uploadId=x&partNumber=1"),
+    ],
+)
+@pytest.mark.parametrize("source", ["", "copy-source-"])
+async def test_a_key_for_encryption_is_never_ignored(method, target, source):
+    name = f"x-amz-{source}server-side-encryption-customer-algorithm".encode()
+    head = request(method, target, more=[(name, b"AES256")])
+    answer = await gateway(Untouchable(), []).handle(head, Empty())
+    assert answer.status == 501
+    assert b"<Header>%s</Header>" % name in answer.body
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (NotFoundError("part", "7"), (b"<Code>InvalidPart<", b"<PartNumber>7<", b"<UploadId>up<")),
+        (NotFoundError("upload"), (b"<Code>NoSuchUpload<", b"<UploadId>up<")),
+        (NotFoundError("key"), (b"<Code>NoSuchKey<", b"<Key>key<")),
+        (StaleBucketError(), (b"<Code>NoSuchBucket<", b"<BucketName>bucket<")),
+    ],
+)
+async def test_errors_name_what_they_are_about(error, facts):
+    async def operation(context, asked):
+        raise error
+
+    subject = gateway(None, [], dict.fromkeys(HANDLERS, operation))
+    answer = await subject.handle(request("POST", "/bucket/key?uploadId=up"), Empty())
+    assert all(fact in answer.body for fact in facts), answer.body
+
+
+@pytest.mark.parametrize(("times", "status"), [(0, 200), (2, 200), (3, 503)])
+async def test_an_object_that_is_replaced_between_look_and_read_is_looked_up_again(times, status):
+    class Changing(FakeObjects):
+        left = times
+
+        async def get(self, bucket, key):
+            found = await super().get(bucket, key)
+            if self.left:
+                self.left -= 1
+                return Superseded(found.version)
+            return found
+
+    class Superseded:
+        def __init__(self, version):
+            self.version = version
+
+        async def open(self, start, stop):
+            raise SupersededError("its data was collected")
+
+    subject = gateway(Changing(), [])
+    await subject.handle(request("PUT", "/bucket"), Empty())
+    length = (b"content-length", b"5")
+    put = request("PUT", "/bucket/key", more=[length], payload="UNSIGNED-PAYLOAD")
+    await subject.handle(put, Upload())
+    answer = await subject.handle(request("GET", "/bucket/key"), Empty())
+    assert answer.status == status
+    assert (answer.body == b"hello") == (status == 200)
