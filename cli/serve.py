@@ -11,7 +11,7 @@ import trio
 
 from cli import admin_socket
 from cli.log import Log
-from cli.machine import Machine, share_arenas
+from cli.machine import Machine, calm_collector, share_arenas
 from cluster.config import Config, expand_drives
 from cluster.node import Node, open_node, state_folder
 from s3.errors import S3Error
@@ -30,6 +30,7 @@ async def serve(config: Config) -> None:
     state = state_folder(config, expand_drives(config.drives))
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with open_node(config, machine, os.environ) as node:
+            calm_collector()
             listeners = await open_listeners(*config.address)
             servers = [
                 (HttpServer(_gateway(config, node, machine, log), _settings(config)), listeners),

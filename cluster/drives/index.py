@@ -19,12 +19,11 @@ from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.keys import successor
-from cluster.register.messages import ScanRow
+from cluster.register.messages import CHOSEN, ScanRow
 
 FILE = "meta.db"
 CHECKSUM_VFS = "cksmvfs"
 SCHEMA_VERSION = 1
-CHOSEN, LIVE = 1, 2  # bits of head.flags
 PAGE_BYTES = 4096  # of the file; 8,192 would hold one inline row: twice the writes
 ROWS_SEEN = 16_384  # that one rolled-up page may cost: it then holds fewer rows than were asked for
 _PAGE_ROWS = 128  # that a rolled-up scan reads at a time
@@ -284,21 +283,16 @@ class Index:
         arguments: tuple[Any, ...] = (start,)
         if stop is not None:
             sql, arguments = sql + " AND row < ?", (start, stop)
-        rows = []
-        for row, ballot, flags, state, bodies, crc in self._db.execute(
+        # All rows at once: a step of the statement releases the GIL, and three drives that scan would pass it around.
+        rows: list[Any] = self._db.execute(
             f"{sql} ORDER BY row LIMIT {int(limit)}", arguments
-        ):
-            good = crc32c.crc32c(bodies, crc32c.crc32c(state, crc32c.crc32c(row + ballot))) == crc
-            rows.append(
-                ScanRow(
-                    row,
-                    Ballot.unpack(ballot) if good else None,
-                    bool(flags & CHOSEN),
-                    bool(flags & LIVE),
-                    state,
-                )
-            )
-        return rows
+        ).fetchall()
+        return [
+            ScanRow(row, ballot, flags, state)
+            if crc32c.crc32c(b"".join((row, ballot, state, bodies))) == crc
+            else ScanRow(row, None, flags, state)
+            for row, ballot, flags, state, bodies, crc in rows
+        ]
 
     def scan_heads(self, start: RowKey, stop: RowKey | None, limit: int) -> list[HeadRow]:
         """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
@@ -335,7 +329,7 @@ class Index:
                 if cut < 0:
                     found.append(row)
                 elif row.live or not row.chosen or row.ballot is None:
-                    found.append(attrs.evolve(row, rolled_up=True))
+                    found.append(row._replace(rolled_up=True))
                     end = successor(row.row[: cut + len(delimiter)])
                     if end is None:
                         return found, None

@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from cluster.drives.dead_buckets import DeadBuckets
-from cluster.drives.index import CHOSEN, LIVE, HeadRow, Index, pack_bodies, unpack_bodies
+from cluster.drives.index import HeadRow, Index, pack_bodies, unpack_bodies
 from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.drives.row_cache import Row, RowCache
 from cluster.ids import DataId, RowKey, UploadId
@@ -26,6 +26,8 @@ from cluster.register.keys import (
     successor,
 )
 from cluster.register.messages import (
+    CHOSEN,
+    LIVE,
     Accept,
     Accepted,
     Body,
@@ -393,21 +395,25 @@ class LocalRegisters:
             if result is None:
                 reply(Failed(error))
             else:
-                reply(Page([self._overlay(row) for row in result[0]], result[1]))
+                reply(
+                    Page(
+                        [row if row.flags & CHOSEN else self._overlay(row) for row in result[0]],
+                        result[1],
+                    )
+                )
 
         self._reader.submit(work, landed)
 
     def _overlay(self, found: ScanRow) -> ScanRow:
         """A row as stored, with the chosen flag that may not be durable yet."""
-        if not found.chosen:
-            row = self._cache.get(found.row)
-            if (
-                row is not None
-                and row.register is not None
-                and row.register.chosen
-                and row.register.ballot == found.ballot
-            ):
-                return attrs.evolve(found, chosen=True)
+        row = self._cache.get(found.row)
+        if (
+            row is not None
+            and row.register is not None
+            and row.register.chosen
+            and row.register.ballot.pack() == found.ballot
+        ):
+            return found._replace(flags=found.flags | CHOSEN)
         return found
 
     def _scan_uploads(self, request: ScanUploads, reply: ReplyTo) -> None:
@@ -422,7 +428,7 @@ class LocalRegisters:
                 reply(Failed(error))
             else:
                 more = RowKey(rows[-1] + b"\0") if len(rows) == request.limit else None
-                reply(Page([ScanRow(row, None, False, False, b"") for row in rows], more))
+                reply(Page([ScanRow(row, None, 0, b"") for row in rows], more))
 
         self._reader.submit(lambda index: index.uploads(request.start, stop, request.limit), landed)
 

@@ -27,6 +27,8 @@ from cluster.ids import DataId, DriveId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Control, Limits, Promised, Write
 from cluster.register.keys import bucket_of, is_part, object_row, successor
 from cluster.register.messages import (
+    CHOSEN,
+    LIVE,
     Accept,
     Accepted,
     Body,
@@ -396,7 +398,7 @@ class MemoryDrive:
             if cut < 0:
                 rows.append(found)
             elif found.live or not found.chosen or found.ballot is None:
-                rows.append(attrs.evolve(found, rolled_up=True))
+                rows.append(found._replace(rolled_up=True))
                 skip_to = successor(row[: cut + len(request.delimiter)]) or b""
         self._show(reply, Page(rows, more), wait=False)
 
@@ -405,9 +407,8 @@ class MemoryDrive:
         register = record.register
         return ScanRow(
             row,
-            None if record.corrupt else register.ballot,
-            register.chosen,
-            register.state.live is not None,
+            None if record.corrupt else register.ballot.pack(),
+            (CHOSEN if register.chosen else 0) | (LIVE if register.state.live is not None else 0),
             encode_state(register.state),
         )
 
@@ -423,7 +424,7 @@ class MemoryDrive:
             if request.start <= row < stop and self.platter.rows[row].register.state.uploads
         ]
         more = RowKey(found[request.limit - 1] + b"\0") if len(found) > request.limit else None
-        page = [ScanRow(row, None, False, False, b"") for row in found[: request.limit]]
+        page = [ScanRow(row, None, 0, b"") for row in found[: request.limit]]
         self._show(reply, Page(page, more), wait=False)
 
     # -- shards

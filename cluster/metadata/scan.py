@@ -9,6 +9,7 @@ for a living row, because an unchosen tombstone on a minority may hide a chosen 
 
 import heapq
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import attrs
 import trio
@@ -17,14 +18,13 @@ from cluster.errors import QuorumError, StaleBucketError
 from cluster.ids import BucketId, RowKey
 from cluster.metadata.table import RegisterRef, Table
 from cluster.register.keys import object_row, successor
-from cluster.register.messages import Page, Scan, ScanRow, ScanUploads
+from cluster.register.messages import CHOSEN, LIVE, Page, Scan, ScanRow, ScanUploads
 from cluster.register.records import KeyState, decode_state
 
-PAGE_ROWS = 1000
+PAGE_ROWS = 1024  # one more than S3 asks for in one round
 
 
-@attrs.frozen
-class Found:
+class Found(NamedTuple):
     """A row with its settled state; with `prefix_end`, a common prefix: `row` is the prefix itself."""
 
     row: RowKey
@@ -89,11 +89,11 @@ class Scanner:
                         bucket_epoch=bucket_epoch,
                     ),
                 )
-                cursor, rows = _complete_rows(pages)
-                for row in sorted(rows):
-                    reading = await self._table.read(RegisterRef(row, set_id, bucket_epoch))
+                cursor, views = _complete_rows(pages)
+                for view in views:
+                    reading = await self._table.read(RegisterRef(view.row, set_id, bucket_epoch))
                     if reading.state.uploads:
-                        found.append(Found(row, reading.state))
+                        found.append(Found(view.row, reading.state))
             results.append((found, cursor))
         return _merge_sets(results, limit)
 
@@ -117,15 +117,16 @@ class Scanner:
                     prefix_len=span.prefix_len,
                 ),
             )
-            cursor, rows = _complete_rows(pages)
-            for row in sorted(rows):
-                copies = rows[row]
-                if found and found[-1].prefix_end is not None and row < found[-1].prefix_end:
+            cursor, views = _complete_rows(pages)
+            for view in views:
+                if found and found[-1].prefix_end is not None and view.row < found[-1].prefix_end:
                     continue
-                if any(copy.rolled_up for copy in copies):
-                    item = await self._settle_prefix(set_id, span, row, copies, len(pages))
+                if view.rolled_up:
+                    item = await self._settle_prefix(set_id, span, view)
+                elif view.settled:
+                    item = _decode(view, only_live=only_live)
                 else:
-                    item = await self._settle_row(set_id, span, row, copies, only_live=only_live)
+                    item = await self._ask_again(set_id, span, view.row, only_live=only_live)
                 if item is not None:
                     found.append(item)
             if found and found[-1].prefix_end is not None and cursor is not None:
@@ -142,34 +143,20 @@ class Scanner:
             raise QuorumError(inquiry.needed, len(inquiry.pages))
         return inquiry.pages
 
-    async def _settle_row(
-        self, set_id: int, span: Span, row: RowKey, copies: list[ScanRow], *, only_live: bool
+    async def _ask_again(
+        self, set_id: int, span: Span, row: RowKey, *, only_live: bool
     ) -> Found | None:
-        best = max(copies, key=lambda copy: copy.ballot or _LOWEST)
-        settled = all(copy.ballot is not None for copy in copies) and any(
-            copy.chosen and copy.ballot == best.ballot for copy in copies
-        )
-        if settled:
-            if only_live and not best.live:
-                return None
-            state = decode_state(best.encoded)
-        else:
-            state = (await self._table.read(RegisterRef(row, set_id, span.bucket_epoch))).state
+        state = (await self._table.read(RegisterRef(row, set_id, span.bucket_epoch))).state
         if state.is_tombstone or (only_live and state.live is None):
             return None
         return Found(row, state)
 
-    async def _settle_prefix(
-        self, set_id: int, span: Span, row: RowKey, copies: list[ScanRow], asked: int
-    ) -> Found | None:
-        cut = row.index(span.delimiter, span.prefix_len) + len(span.delimiter)
-        prefix = RowKey(row[:cut])
+    async def _settle_prefix(self, set_id: int, span: Span, view: "_View") -> Found | None:
+        cut = view.row.index(span.delimiter, span.prefix_len) + len(span.delimiter)
+        prefix = RowKey(view.row[:cut])
         end = successor(prefix)
         assert end is not None  # a row key begins with a bucket id and a kind, never only with 0xff
-        agreed = len(copies) == asked and all(
-            copy.chosen and copy.live and copy.ballot == copies[0].ballot for copy in copies
-        )
-        if not agreed:
+        if not (view.agreed and view.newest.live):
             inside = Span(start=prefix, stop=RowKey(end), bucket_epoch=span.bucket_epoch)
             alive, _ = await self._scan_set(set_id, inside, 1, only_live=True)
             if not alive:
@@ -177,19 +164,58 @@ class Scanner:
         return Found(prefix, None, RowKey(end))
 
 
-_LOWEST = (-1, -1, -1)
+class _View(NamedTuple):
+    """What the asked drives together say of one row."""
+
+    row: RowKey
+    newest: ScanRow
+    settled: bool  # the newest copy is known to be chosen, and none is corrupt
+    agreed: bool  # every asked drive has this very copy, known to be chosen
+    rolled_up: bool
 
 
-def _complete_rows(pages: dict[int, Page]) -> tuple[RowKey | None, dict[RowKey, list[ScanRow]]]:
-    """Up to where all pages together are complete, and the copies of every row below that."""
+def _decode(view: _View, *, only_live: bool) -> Found | None:
+    if only_live and not view.newest.flags & LIVE:
+        return None
+    state = decode_state(view.newest.encoded)
+    if state.is_tombstone or (only_live and state.live is None):
+        return None
+    return Found(view.row, state)
+
+
+def _complete_rows(pages: dict[int, Page]) -> tuple[RowKey | None, list[_View]]:
+    """Up to where all pages together are complete, and every row below that, in order."""
     bounds = [page.next for page in pages.values() if page.next is not None]
     horizon = min(bounds) if bounds else None
+    first, *others = (page.rows for page in pages.values())
+    if all(rows == first for rows in others):
+        # The rule when nothing is being written: one comparison of whole pages instead of one of every row.
+        return horizon, [_agreed(copy) for copy in first]
     rows: dict[RowKey, list[ScanRow]] = {}
     for page in pages.values():
         for copy in page.rows:
             if horizon is None or copy.row < horizon:
                 rows.setdefault(copy.row, []).append(copy)
-    return horizon, rows
+    return horizon, [_compare(row, rows[row], len(pages)) for row in sorted(rows)]
+
+
+def _agreed(copy: ScanRow) -> _View:
+    known = copy.ballot is not None and copy.flags & CHOSEN != 0
+    return _View(copy.row, copy, known, known, copy.rolled_up)
+
+
+def _compare(row: RowKey, copies: list[ScanRow], asked: int) -> _View:
+    newest = max(copies, key=lambda copy: copy.ballot or b"")
+    intact = all(copy.ballot is not None for copy in copies)
+    return _View(
+        row,
+        newest,
+        intact and any(copy.chosen and copy.ballot == newest.ballot for copy in copies),
+        intact
+        and len(copies) == asked
+        and all(copy.chosen and copy.ballot == newest.ballot for copy in copies),
+        any(copy.rolled_up for copy in copies),
+    )
 
 
 def _merge_sets(

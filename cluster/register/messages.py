@@ -7,6 +7,7 @@ namespace); a reply from a drive that does not vote is NotVoting, never "absent"
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -159,18 +160,35 @@ class Body:
     data: bytes | None
 
 
-@attrs.frozen
-class ScanRow:
-    """One row of a page, still encoded: the coordinator decodes the newest copy of each, once."""
+CHOSEN, LIVE = (
+    1,
+    2,
+)  # bits of a stored row's flags: known to be chosen; the newest version is no delete marker
+
+
+class ScanRow(NamedTuple):
+    """One row of a page, still encoded: the coordinator decodes the newest copy of each, once.
+
+    A tuple of plain values: pages of two drives that say the same are equal at the price of a memcmp.
+    """
 
     row: RowKey
     ballot: (
-        Ballot | None
-    )  # None: the row is corrupt on this drive; it is returned as such, never skipped
-    chosen: bool
-    live: bool  # the newest version is no delete marker
+        bytes | None
+    )  # packed; None: the row is corrupt on this drive, and returned as such, never skipped
+    flags: int
     encoded: bytes
     rolled_up: bool = False  # a witness of a common prefix
+
+    @property
+    def chosen(self) -> bool:
+        """Whether this drive knows the row to be chosen."""
+        return bool(self.flags & CHOSEN)
+
+    @property
+    def live(self) -> bool:
+        """Whether the newest version is no delete marker."""
+        return bool(self.flags & LIVE)
 
 
 @attrs.frozen

@@ -7,9 +7,7 @@ import cluster.drives.index as index_module
 from cluster.clock import Ballot
 from cluster.drives.index import (
     CHECKSUM_VFS,
-    CHOSEN,
     FILE,
-    LIVE,
     PAGE_BYTES,
     Batch,
     HeadRow,
@@ -21,6 +19,7 @@ from cluster.drives.index import (
 )
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.keys import object_row
+from cluster.register.messages import CHOSEN, LIVE
 
 BUCKET = BucketId(bytes(16))
 DATA, OTHER = DataId(b"d" * 16), DataId(b"e" * 16)
