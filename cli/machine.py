@@ -2,15 +2,19 @@
 
 import ctypes
 import gc
+import os
 import random
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
 
 T = TypeVar("T")
-_FILE_THREADS = 16  # they wait for disks, mostly
+_LANE_THREADS = 8  # of each drive, waiting for it, and for what needs the processor
 _M_ARENA_MAX = -8  # <malloc.h>
 
 
@@ -34,21 +38,44 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+@contextmanager
+def deadline(seconds: float, message: str) -> Iterator[None]:
+    """End the process with status 1 where the block takes longer: a thread that hangs in the kernel cannot be waited for.
+
+    Whatever was acknowledged is durable; the next start takes it up like after a crash.
+    """
+
+    def end() -> None:
+        print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Machine:
     """cluster.runtime.Runtime on this machine."""
 
     def __init__(self, listener: Callable[[object], None]) -> None:
         self.rng: random.Random = random.SystemRandom()
         self._listener = listener
-        self._threads = trio.CapacityLimiter(_FILE_THREADS)
+        self._lanes: dict[str, trio.CapacityLimiter] = {}
 
     def wall_ms(self) -> int:
         """See Runtime."""
         return time.time_ns() // 1_000_000
 
-    async def offload(self, work: Callable[[], T]) -> T:
+    async def offload(self, work: Callable[[], T], *, lane: str = "") -> T:
         """See Runtime."""
-        return await trio.to_thread.run_sync(work, limiter=self._threads)
+        limiter = self._lanes.get(lane)
+        if limiter is None:
+            limiter = self._lanes[lane] = trio.CapacityLimiter(_LANE_THREADS)
+        return await trio.to_thread.run_sync(work, limiter=limiter)
 
     def emit(self, event: object) -> None:
         """See Runtime."""

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import trio
 
 from cli import admin_socket
 from cli.log import Log
-from cli.machine import Machine, calm_collector, share_arenas
+from cli.machine import Machine, calm_collector, deadline, share_arenas
 from cluster.config import Config, expand_drives
 from cluster.node import Node, open_node, state_folder
 from s3.errors import S3Error
@@ -20,6 +21,8 @@ from s3.request import Context, Identity
 from s3.server import HttpServer, ServerSettings, bound_port, open_listeners
 
 ENDPOINT_FILE = "endpoint.json"
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DRIVES_SECONDS = 20.0  # to close the drives, once the requests are through
 
 
 async def serve(config: Config) -> None:
@@ -28,7 +31,7 @@ async def serve(config: Config) -> None:
     machine = Machine(log)
     share_arenas()
     state = state_folder(config, expand_drives(config.drives))
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with ExitStack() as stopping, trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
         async with open_node(config, machine, os.environ) as node:
             calm_collector()
             listeners = await open_listeners(*config.address)
@@ -45,6 +48,9 @@ async def serve(config: Config) -> None:
                 )
                 async for number in signals:
                     log.line("stopping", signal=signal.Signals(number).name)
+                    stopping.enter_context(
+                        deadline(config.stop_seconds + _DRIVES_SECONDS, "the stop hangs: giving up")
+                    )
                     break
                 for server, _ in servers:
                     server.stop()

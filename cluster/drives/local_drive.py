@@ -126,6 +126,10 @@ class LocalDrive:
         self._usage: DriveUsage | None = None
         self._staged_bytes = 0  # promised to stages since the free space was measured
         self._discarded: list[ShardWriter] = []
+        self._running: dict[
+            object, float
+        ] = {}  # file work under way, and the beat at which it began
+        self._beat = trio.current_time()
         # Stages of this process, while the files of an earlier one are looked through.
         self._begun: set[tuple[DataId, int]] | None = None if self.was_clean else set()
         self.left = trio.Event()  # it took itself out of service; `state` and `reason` say why
@@ -243,7 +247,7 @@ class LocalDrive:
 
     async def _read(self, header: ShardHeader, work: Callable[[], T]) -> T:
         try:
-            return await self._runtime.offload(work)
+            return await self.offload(work)
         except (ShardMissingError, ShardCorruptError) as error:
             # A file without a row was collected meanwhile, or is still being written: no shard, and no debt.
             if not await self._ask_index(
@@ -307,9 +311,18 @@ class LocalDrive:
             batch.drop_bodies.add(row.body)
         self._commits.touch()
 
-    async def offload(self, work: Callable[[], None]) -> None:
-        """Run file work in a worker thread."""
-        await self._runtime.offload(work)
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Run file work in one of the drive's own threads, where `_watch` sees it when it hangs."""
+        job = object()
+
+        def timed() -> T:
+            self._running[job] = self._beat
+            return work()
+
+        try:
+            return await self._runtime.offload(timed, lane=str(self.root))
+        finally:
+            self._running.pop(job, None)
 
     def judge_write_error(self, error: OSError) -> DriveError:
         """What a failed write means: full, out of service, or nothing but this failure."""
@@ -337,7 +350,7 @@ class LocalDrive:
                 writer.discard()
 
         if writers:
-            await self._runtime.offload(work)
+            await self.offload(work)
 
     # -- tasks
 
@@ -348,6 +361,7 @@ class LocalDrive:
                 nursery.start_soon(self._attempt, self._sweep_unfinished)
             nursery.start_soon(self._every, self._settings.free_seconds, self.measure)
             nursery.start_soon(self._every, self._settings.free_seconds, self._discard)
+            nursery.start_soon(self._every, self._settings.guard_seconds, self._watch)
             nursery.start_soon(self._every, self._settings.guard_seconds, self._guard)
             nursery.start_soon(self._every, self._settings.free_seconds, self._checkpoint)
             nursery.start_soon(self._every, self._settings.collect_seconds, self.collect)
@@ -379,7 +393,7 @@ class LocalDrive:
     async def measure(self) -> None:
         """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
         try:
-            total, free = await self._runtime.offload(lambda: self.files.free_bytes(self.root))
+            total, free = await self.offload(lambda: self.files.free_bytes(self.root))
         except OSError as error:
             reason = f"{self.root} is gone ({error.strerror}): mount the drive"
             self._leave(DriveState.MISSING, reason)
@@ -399,14 +413,17 @@ class LocalDrive:
         """Set space aside for the index, where there is plenty. Blocking."""
         self._ballast.restore()
 
-    async def _guard(self) -> None:
-        if (
-            self._commits.is_flying
-            and trio.current_time() - self._commits.flying_since > self._settings.hung_seconds
-        ):
+    async def _watch(self) -> None:
+        """A call that the drive does not return from is its end. Never waits for the drive itself."""
+        limit = self._settings.hung_seconds
+        self._beat = trio.current_time()
+        if any(self._beat - begun > limit for begun in list(self._running.values())):
+            self._fault("a read or write of its files hung")
+        if self._commits.is_flying and trio.current_time() - self._commits.flying_since > limit:
             self._fault("a commit hung")
-            return
-        found = await self._runtime.offload(self.guard.check)
+
+    async def _guard(self) -> None:
+        found = await self.offload(self.guard.check)
         if found is not None:
             self._leave(*found)
 
@@ -426,10 +443,10 @@ class LocalDrive:
         if self._commits.durable != self._checkpointed:
             durable = self._commits.durable
             try:
-                if await self._runtime.offload(work):
+                if await self.offload(work):
                     self._checkpointed = durable
             except apsw.FullError:
-                await self._runtime.offload(self._ballast.release)
+                await self.offload(self._ballast.release)
             except apsw.BusyError:
                 return  # a reader is in the way: next time
 
@@ -454,7 +471,7 @@ class LocalDrive:
             for path in paths:
                 self.files.unlink(path)
 
-        await self._runtime.offload(unlink)
+        await self.offload(unlink)
         batch = self._commits.batch
         for data_id, shards in due:
             batch.drop_trash.append(data_id)
@@ -476,7 +493,7 @@ class LocalDrive:
                         found.append((data_id, position, path))
             return found
 
-        unfinished = await self._runtime.offload(candidates)
+        unfinished = await self.offload(candidates)
         known = await self._ask_index(
             lambda index: {(d, p) for d, p, _ in unfinished if index.shard(d, p) is not None}
         )
@@ -487,7 +504,7 @@ class LocalDrive:
             for path in doomed:
                 self.files.unlink(path)
 
-        await self._runtime.offload(remove)
+        await self.offload(remove)
 
     async def status(self) -> DriveStatus:
         """See Drive."""
@@ -544,7 +561,7 @@ async def open_local_drive(
             root, cluster, member, runtime, settings or DriveSettings(), files or FileOps(), vfs
         )
         try:
-            await runtime.offload(drive.restore_ballast)
+            await drive.offload(drive.restore_ballast)
             await drive.measure()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drive.run)

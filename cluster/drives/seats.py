@@ -130,9 +130,9 @@ class Seats:
             found = await self._runtime.offload(
                 partial(look_again, seat.member, self._plan.cluster, self._paths)
             )
-            if found != seat:
-                seat = found
-                self._place(index, AbsentDrive(seat))
+            if found != seat and found.state is not DriveState.ACTIVE:
+                self._place(index, AbsentDrive(found))
+            seat = found
         with suppress(OSError):  # opening it tells what is wrong
             await self._runtime.offload(partial(heal_copies, seat.path, self._files))
         return seat

@@ -196,6 +196,28 @@ async def test_a_commit_that_hangs_takes_the_drive_out_and_lets_everybody_go(ben
         assert len(waiting.replies) == 1
 
 
+async def test_a_file_that_hangs_takes_the_drive_out(bench):
+    bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, hung_seconds=0.1)
+    gate, sync = threading.Event(), bench.tools.sync_file
+
+    def hanging(fd):
+        gate.wait(10)
+        sync(fd)
+
+    async with bench.open() as drive:
+        bench.tools.sync_file = hanging
+
+        async def staging():
+            with pytest.raises(DriveError):
+                await stage(drive, header(), LARGE)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(staging)
+            await until(lambda: drive.state is DriveState.FAULTY)
+            assert "hung" in drive.reason
+            gate.set()
+
+
 async def test_a_drive_is_full_below_its_reserve_and_takes_shards_again_above(bench):
     gib = 1 << 30
     room = {"free": 100 * gib}

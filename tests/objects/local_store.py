@@ -41,7 +41,8 @@ class ThreadRuntime:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def offload(self, work: Callable[[], T]) -> Awaitable[T]:
+    def offload(self, work: Callable[[], T], *, lane: str = "") -> Awaitable[T]:
+        del lane
         return trio.to_thread.run_sync(work)
 
     def emit(self, event: object) -> None:

@@ -38,7 +38,7 @@ SETTINGS = DriveSettings(
 
 
 class Runtime(SimRuntime):
-    async def offload(self, work):
+    async def offload(self, work, *, lane=""):
         return await trio.to_thread.run_sync(work)
 
     def wall_ms(self):
