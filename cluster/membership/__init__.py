@@ -1,0 +1,1 @@
+"""Who is there: opinions of every node about every other, for routing and healing. No safety argument rests on them."""
