@@ -130,6 +130,7 @@ class LocalDrive:
             object, float
         ] = {}  # file work under way, and the beat at which it began
         self._beat = trio.current_time()
+        self._collecting: set[tuple[DataId, int]] = set()  # shards on their way out
         # Stages of this process, while the files of an earlier one are looked through.
         self._begun: set[tuple[DataId, int]] | None = None if self.was_clean else set()
         self.left = trio.Event()  # it took itself out of service; `state` and `reason` say why
@@ -277,7 +278,7 @@ class LocalDrive:
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""
-        if not self._commits.failed:
+        if not self._commits.failed and (header.data_id, header.position) not in self._collecting:
             debt = (header.owner, reason)
             self._commits.batch.heal[header.data_id, header.position] = debt
             self._commits.touch()
@@ -471,8 +472,14 @@ class LocalDrive:
             for path in paths:
                 self.files.unlink(path)
 
+        # Whoever reads one of them now finds a row without a file: that is no damage.
+        going = {(d, s.position) for d, shards in due for s in shards}
+        self._collecting |= going
         await self.offload(unlink)
         batch = self._commits.batch
+        self._commits.when_durable(
+            self._commits.seq, lambda _: self._collecting.difference_update(going)
+        )
         for data_id, shards in due:
             batch.drop_trash.append(data_id)
             for shard in shards:

@@ -41,6 +41,7 @@ from tests.contracts.benches import (
     query,
     stage,
     stored,
+    tombstone,
     uploading,
 )
 
@@ -194,6 +195,35 @@ async def test_a_commit_that_hangs_takes_the_drive_out_and_lets_everybody_go(ben
         gate.set()
         await trio.sleep(0.05)
         assert len(waiting.replies) == 1
+
+
+async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
+    """Its file goes before its row."""
+    first, second = at(bench, 1), at(bench, 2)
+    shard = header(1, first)
+    unlink, gate = bench.tools.unlink, threading.Event()
+
+    def slow(path):
+        unlink(path)
+        gate.wait(5)
+
+    async with bench.open() as drive:
+        await stage(drive, shard, LARGE)
+        await ask(drive, accept(first, stored(first, shard)))
+        await ask(drive, learn(first))
+        await ask(drive, accept(second, tombstone(second, (shard.data_id,)), base=first))
+        await ask(drive, learn(second))
+        await trio.sleep(0.02)
+        bench.tools.unlink = slow
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drive.collect)
+            await until(lambda: drive._collecting)
+            await trio.sleep(0.05)
+            with pytest.raises(DriveError):
+                await drive.read_blocks(shard, 0, [len(block) for block in LARGE])
+            gate.set()
+        await until(lambda: not drive._collecting)
+        assert (await drive.status()).heal_debt == 0
 
 
 async def test_a_file_that_hangs_takes_the_drive_out(bench):
