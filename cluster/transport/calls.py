@@ -10,6 +10,7 @@ from trio.abc import HalfCloseableStream
 
 from cluster.transport.base import CallCancelledError, StreamBrokenError, TransportError
 from cluster.transport.framing import (
+    INITIAL_CREDIT,
     MAX_DATA,
     Cancelled,
     CreditGranted,
@@ -24,6 +25,9 @@ from cluster.transport.framing import (
 Blob: TypeAlias = bytes | bytearray | memoryview
 _RECEIVE_BYTES = 64 * 1024
 _GOODBYE_SECONDS = 1.0
+# A quarter of the window is withheld at most; what is left is more than one run of blocks (rpc_messages.MAX_RUN), or
+# both sides would wait: the receiver for the rest of the run, the sender for credit.
+_GRANT_BYTES = INITIAL_CREDIT // 4
 
 
 class Call:
@@ -36,6 +40,7 @@ class Call:
         self._stream = stream
         self._framing = Framing()
         self._events: deque[Event] = deque()
+        self._owed = 0  # body bytes dealt with, of which the peer has not heard
 
     # -- sending
 
@@ -60,8 +65,13 @@ class Call:
         return True
 
     async def grant(self, count: int) -> None:
-        """`count` body bytes have been dealt with."""
-        await self._send(self._framing.grant(count))
+        """`count` body bytes have been dealt with. The peer hears of it in larger pieces."""
+        self._owed += count
+        if self._owed >= _GRANT_BYTES:
+            count, self._owed = self._owed, 0
+            # A peer that has sent everything may have closed; if it broke off, `receive` tells.
+            with suppress(StreamBrokenError):
+                await self._send(self._framing.grant(count))
 
     async def end(self) -> None:
         """Send nothing more."""
@@ -115,15 +125,16 @@ class Call:
             raise FramingError("a message was to come")
         return event.payload
 
-    async def receive_body(self, size: int) -> bytearray:
-        """`size` body bytes that a message has announced; credit is granted as they come."""
+    async def receive_body(self, size: int, *, grant: bool = True) -> bytearray:
+        """`size` body bytes that a message has announced; with `grant`, credit is granted as they come."""
         body = bytearray()
         while len(body) < size:
             event = await self.receive()
             if not isinstance(event, Data) or len(body) + len(event.payload) > size:
                 raise FramingError("the body is not as long as it was said to be")
             body += event.payload
-            await self.grant(len(event.payload))
+            if grant:
+                await self.grant(len(event.payload))
         return body
 
     async def _next(self) -> Event:
@@ -155,9 +166,15 @@ class Call:
                 lost.append(error)
             scope.cancel()
 
+        failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
-            yield
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised below, outside the nursery that would wrap it
+                failure = error
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         if lost:
             raise lost[0]
