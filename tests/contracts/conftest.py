@@ -3,14 +3,17 @@
 import pytest
 
 from tests.contracts.benches import LocalBench, MemoryBench
+from tests.contracts.remote_bench import RemoteBench
 
 
-@pytest.fixture(params=["local", "local without cache", "memory"])
+@pytest.fixture(params=["local", "local without cache", "memory", "remote"])
 def bench(request, tmp_path):
     match request.param:
         case "local":
             return LocalBench(tmp_path)
         case "local without cache":
             return LocalBench(tmp_path, cache_bytes=0)
-        case _:
+        case "memory":
             return MemoryBench()
+        case _:
+            return RemoteBench()

@@ -1,0 +1,290 @@
+"""What nodes say to each other about drives: requests and replies of the drive interface (docs/formats/rpc.md). Pure.
+
+Every message is [header, word]. A call begins with one request; a stage goes on with blocks and the close, register
+operations are answered one by one, in as many replies as it takes.
+"""
+
+import enum
+from typing import Annotated, Any
+
+import msgspec
+
+from cluster.drives.drive import (
+    DriveError,
+    DriveFullError,
+    DriveState,
+    DriveStatus,
+    DriveUsage,
+    ShardCorruptError,
+    ShardMissingError,
+)
+from cluster.erasure.shard_format import ShardHeader
+from cluster.ids import DataId, DriveId, RowKey
+from cluster.transport.framing import MAX_MESSAGE
+from cluster.transport.register_codec import MAX_ROW, ReplyTwin, RequestTwin
+from cluster.wire import Bytes16, Codec, Header, Refused, Text, Uint16, Uint32, Uint63, Wire
+
+MAX_BLOCK = 256 << 10  # bytes of one block
+MAX_RUN = (
+    512 << 10
+)  # bytes of blocks that are announced at once: two runs are under way within the credit
+MAX_READ = 16 << 20
+MAX_BLOCKS = 4096
+MAX_OPERATIONS = 1024  # of registers, in one call
+MAX_BATCH = 2 << 20  # about how many bytes operations, or pages, of one message may take
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=32)]
+_Lengths = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCK)], ...],
+    msgspec.Meta(min_length=1, max_length=MAX_BLOCKS),
+]
+_Crcs = Annotated[
+    tuple[Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)], ...],
+    msgspec.Meta(max_length=MAX_BLOCKS),
+]
+_Bytes = Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+
+
+class Shard(Wire, frozen=True):
+    """Names one shard, as ShardHeader does."""
+
+    data_id: Bytes16
+    owner: Annotated[bytes, msgspec.Meta(max_length=MAX_ROW)]
+    position: Annotated[int, msgspec.Meta(ge=0, le=31)]
+    k: _Count
+    m: Annotated[int, msgspec.Meta(ge=0, le=31)]
+    block: Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK)]
+    codec: Annotated[str, msgspec.Meta(max_length=24)]
+
+    @property
+    def header(self) -> ShardHeader:
+        """As the drive takes it."""
+        return ShardHeader(
+            data_id=DataId(self.data_id), owner=RowKey(self.owner), position=self.position,
+            k=self.k, m=self.m, block=self.block, codec=self.codec,
+        )  # fmt: skip
+
+
+def pack_shard(header: ShardHeader) -> Shard:
+    """As it is sent."""
+    return Shard(
+        header.data_id, header.owner, header.position, header.k, header.m, header.block, header.codec
+    )  # fmt: skip
+
+
+# -- requests
+
+
+class Operation(Wire, frozen=True):
+    """One register message to some of the node's drives."""
+
+    drives: Annotated[tuple[Bytes16, ...], msgspec.Meta(min_length=1, max_length=256)]
+    request: RequestTwin
+
+
+class Submit(Wire, frozen=True, tag=1):
+    """Register operations. Answered by Answers, as they come."""
+
+    operations: Annotated[
+        tuple[Operation, ...], msgspec.Meta(min_length=1, max_length=MAX_OPERATIONS)
+    ]
+
+
+class OpenStage(Wire, frozen=True, tag=2):
+    """Begin to write a shard. Then StageBlocks and StageClose; answered once, by Stored or Trouble."""
+
+    drive: Bytes16
+    shard: Shard
+    size_hint: Uint63
+
+
+class ReadBlocks(Wire, frozen=True, tag=3):
+    """Answered by Blocks, and their bytes."""
+
+    drive: Bytes16
+    shard: Shard
+    first: Uint32
+    lengths: _Lengths
+
+
+class ReadDigests(Wire, frozen=True, tag=4):
+    """Answered by Digests."""
+
+    drive: Bytes16
+    shard: Shard
+    stripes: Uint32
+
+
+class StatShard(Wire, frozen=True, tag=5):
+    """Answered by Size."""
+
+    drive: Bytes16
+    data_id: Bytes16
+    position: Uint16
+
+
+class NoteBad(Wire, frozen=True, tag=6):
+    """The content of a shard is wrong. Answered by Stored."""
+
+    drive: Bytes16
+    shard: Shard
+    reason: Text
+
+
+class AskStatus(Wire, frozen=True, tag=7):
+    """Answered by Status."""
+
+    drive: Bytes16
+
+
+class Ping(Wire, frozen=True, tag=8):
+    """Are you there? Answered by Pong."""
+
+
+class StageBlocks(Wire, frozen=True, tag=1):
+    """The next blocks of a stage; their bytes follow. A CRC covers data id, position and block number too."""
+
+    lengths: _Lengths
+    crcs: _Crcs
+
+
+class StageClose(Wire, frozen=True, tag=2):
+    """Make the shard durable."""
+
+    digests: _Bytes
+
+
+# -- replies; each tells the drive's state, so that the caller need not ask
+
+
+class Answer(Wire, frozen=True):
+    """A drive's answer to one operation."""
+
+    operation: Uint16  # index
+    drive: Uint16  # index into the operation's drives
+    state: DriveState | None  # None: there is no such drive
+    reply: ReplyTwin
+
+
+class Answers(Wire, frozen=True, tag=1):
+    """Some of the answers; each comes once."""
+
+    answers: tuple[Answer, ...]
+
+
+class Stored(Wire, frozen=True, tag=2):
+    """Done, and durable where the interface promises it."""
+
+    state: DriveState
+
+
+class Blocks(Wire, frozen=True, tag=3):
+    """The blocks that were asked for; their bytes follow."""
+
+    state: DriveState
+    lengths: _Lengths
+    crcs: _Crcs
+
+
+class Digests(Wire, frozen=True, tag=4):
+    """Concatenated stripe digests."""
+
+    state: DriveState
+    digests: _Bytes
+
+
+class Size(Wire, frozen=True, tag=5):
+    """Payload bytes of a shard; None: not here."""
+
+    state: DriveState
+    size: Uint63 | None
+
+
+class Status(Wire, frozen=True, tag=6):
+    """See DriveStatus."""
+
+    state: DriveState
+    path: Text
+    set_id: Uint32
+    position: Uint16
+    reason: Text
+    usage: tuple[Uint63, Uint63] | None  # total, free
+    heal_debt: Uint63
+
+    def of(self, drive: DriveId) -> DriveStatus:
+        """As the drive interface has it."""
+        usage = None if self.usage is None else DriveUsage(total=self.usage[0], free=self.usage[1])
+        return DriveStatus(
+            drive=drive, path=self.path, set_id=self.set_id, position=self.position, state=self.state,
+            reason=self.reason, usage=usage, heal_debt=self.heal_debt,
+        )  # fmt: skip
+
+
+def pack_status(status: DriveStatus) -> Status:
+    """As it is sent."""
+    usage = None if status.usage is None else (status.usage.total, status.usage.free)
+    return Status(
+        status.state, status.path[:1024], status.set_id, status.position, status.reason[:1024],
+        usage, status.heal_debt,
+    )  # fmt: skip
+
+
+def pack_error(error: DriveError, state: DriveState) -> "Trouble":
+    """As it is sent."""
+    kind = next(kind for kind, known in ERRORS.items() if isinstance(error, known))
+    return Trouble(kind, str(error)[:1024], state)
+
+
+class Pong(Wire, frozen=True, tag=7):
+    """The drives of the node and what they can do."""
+
+    states: dict[Bytes16, DriveState]
+
+
+class TroubleKind(enum.Enum):
+    """Which error of the drive interface it was."""
+
+    FULL = "full"
+    MISSING = "missing"
+    CORRUPT = "corrupt"
+    FAILED = "failed"
+
+
+ERRORS: dict[TroubleKind, type[DriveError]] = {
+    TroubleKind.FULL: DriveFullError,
+    TroubleKind.MISSING: ShardMissingError,
+    TroubleKind.CORRUPT: ShardCorruptError,
+    TroubleKind.FAILED: DriveError,  # the base of the others comes last
+}
+
+
+class Trouble(Wire, frozen=True, tag=8):
+    """The drive could not do it."""
+
+    kind: TroubleKind
+    reason: Text
+    state: DriveState | None  # None: there is no such drive
+
+
+RequestWord = Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping
+StageWord = StageBlocks | StageClose
+ReplyWord = Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble
+
+
+class RequestMessage(Wire, frozen=True):
+    """The first message of a call."""
+
+    header: Header
+    word: RequestWord
+
+
+class ReplyMessage(Wire, frozen=True):
+    """Every message of the answering side."""
+
+    header: Header
+    word: ReplyWord
+
+
+REQUESTS: Codec[RequestMessage] = Codec(RequestMessage, MAX_MESSAGE)
+REPLIES: Codec[ReplyMessage] = Codec(ReplyMessage, MAX_MESSAGE)
+STAGES: Codec[Any] = Codec(StageWord, 2 << 20)  # type: ignore[arg-type]

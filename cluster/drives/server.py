@@ -1,0 +1,136 @@
+"""The drives of this node for other nodes: one call, one stream, carried out at most once."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import attrs
+import trio
+from trio.abc import HalfCloseableStream
+
+from cluster.clock import HybridClock
+from cluster.drives import rpc_messages as rpc
+from cluster.drives.carry_out import Batch, Caller, use_drive
+from cluster.drives.drive import Drive
+from cluster.ids import ClusterId, DriveId, NodeId
+from cluster.runtime import Runtime
+from cluster.transport.base import TransportError
+from cluster.transport.calls import Call
+from cluster.transport.framing import FramingError
+from cluster.transport.replay import ReplayGuard
+from cluster.wire import Header, Refusal, Refused, WireError, judge, make_header, merge
+
+_CLOSE_SECONDS = 1.0
+
+
+@attrs.frozen
+class CallMalformed:
+    """Event: a peer sent what the protocol does not allow."""
+
+    peer: NodeId
+    reason: str
+
+
+@attrs.frozen
+class NewerLayoutSeen:
+    """Event: a peer goes by a newer layout than we do; it is to be fetched."""
+
+    peer: NodeId
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """Bounds."""
+
+    max_calls: int = 1024  # under way at once, from all peers
+    first_message_seconds: float = 10.0
+
+
+class DriveServer:
+    """Answers calls. Give `handle` to Transport.serve."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterId,
+        node: NodeId,
+        epoch: Callable[[], int],
+        drives: Mapping[DriveId, Drive],
+        clock: HybridClock,
+        runtime: Runtime,
+        settings: ServerSettings | None = None,
+    ) -> None:
+        self._cluster, self._node, self._epoch = cluster, node, epoch
+        self._drives, self._clock, self._runtime = drives, clock, runtime
+        self._settings = settings if settings is not None else ServerSettings()
+        self._guards: dict[NodeId, ReplayGuard] = {}
+        self._under_way = 0
+
+    async def handle(self, peer: NodeId, stream: HalfCloseableStream) -> None:
+        """Carry out the call of one stream. Raises nothing that a peer could cause."""
+        call = Call(stream)
+        self._under_way += 1
+        try:
+            request = None
+            with trio.move_on_after(self._settings.first_message_seconds):
+                request = rpc.REQUESTS.decode(await call.receive_message())
+            if request is not None:
+                await self._answer(peer, call, request)
+        except (FramingError, WireError) as error:
+            self._runtime.emit(CallMalformed(peer, str(error)))
+        except TransportError:
+            pass  # the caller has gone, and with it whoever wanted to know
+        finally:
+            self._under_way -= 1
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await call.abandon()
+
+    async def _answer(self, peer: NodeId, call: Call, request: rpc.RequestMessage) -> None:
+        caller = Caller(call, partial(self._header, request.header))
+        refused = self._refuse(peer, request.header)
+        if refused is not None:
+            await caller.reply(refused, last=True)
+            await call.close()
+            return
+        with trio.move_on_after(request.header.timeout_ms / 1000) as patience:
+            await self._carry_out(caller, request.word)
+            await call.close()
+        if patience.cancelled_caught:
+            await call.cancel("the caller's time is over")
+
+    def _refuse(self, peer: NodeId, header: Header) -> Refused | None:
+        now = self._runtime.wall_ms()
+        refused = judge(header, cluster=self._cluster, epoch=self._epoch(), wall_ms=now)
+        if header.cluster == self._cluster:
+            merge(header, self._clock, now)
+        if refused is not None:
+            return refused
+        if header.source != peer:
+            return Refused(Refusal.MALFORMED, f"the header names node {header.source}")
+        if not self._guards.setdefault(peer, ReplayGuard()).is_new(header.start, header.number):
+            return Refused(Refusal.REPEATED, "this call came before")
+        if self._under_way > self._settings.max_calls:
+            return Refused(Refusal.OVERLOADED, f"{self._under_way} calls are under way")
+        if header.epoch > self._epoch():
+            self._runtime.emit(NewerLayoutSeen(peer, header.epoch))
+        return None
+
+    def _header(self, request: Header) -> Header:
+        return make_header(
+            cluster=self._cluster, epoch=self._epoch(), source=self._node, now=self._clock.tick(),
+            start=request.start, number=request.number,
+        )  # fmt: skip
+
+    async def _carry_out(self, caller: Caller, word: rpc.RequestWord) -> None:
+        if isinstance(word, rpc.Submit):
+            await Batch(self._drives, word).run(caller)
+        elif isinstance(word, rpc.Ping):
+            states = {bytes(drive_id): drive.state for drive_id, drive in self._drives.items()}
+            await caller.reply(rpc.Pong(states), last=True)
+        else:
+            drive = self._drives.get(DriveId(word.drive))
+            if drive is None:
+                trouble = rpc.Trouble(rpc.TroubleKind.FAILED, "the node has no such drive", None)
+                await caller.reply(trouble, last=True)
+            else:
+                await use_drive(caller, drive, word)
