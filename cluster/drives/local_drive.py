@@ -21,7 +21,6 @@ from cluster.drives.drive import (
     DriveFullError,
     DriveState,
     DriveStatus,
-    DriveUsage,
     ShardCorruptError,
     ShardMissingError,
     Stage,
@@ -32,14 +31,14 @@ from cluster.drives.index import CHECKSUM_VFS, Batch, Index, ShardRow
 from cluster.drives.index_threads import COMMIT_SEQ, GroupCommit, Reader
 from cluster.drives.local_registers import LocalRegisters, ReplyTo
 from cluster.drives.local_stage import LocalStage, is_row_shard
+from cluster.drives.shard_collector import ShardCollector
 from cluster.drives.shard_files import (
     ShardWriter,
-    has_footer,
-    list_shards,
     read_blocks,
     read_footer,
     shard_path,
 )
+from cluster.drives.space import Space
 from cluster.drives.trouble import Trouble, judge
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import ClusterId, DataId, DriveId
@@ -123,16 +122,12 @@ class LocalDrive:
         self.guard = RootGuard(root, member.drive)
         self._checkpointed = 0
         self._bad_shards: set[tuple[DataId, int]] = set()
-        self._usage: DriveUsage | None = None
-        self._staged_bytes = 0  # promised to stages since the free space was measured
-        self._discarded: list[ShardWriter] = []
+        self._space = Space(settings.min_free_bytes, settings.min_free_ratio)
+        self._collector = ShardCollector(self, self._commits, was_clean=self.was_clean)
         self._running: dict[
             object, float
         ] = {}  # file work under way, and the beat at which it began
         self._beat = trio.current_time()
-        self._collecting: set[tuple[DataId, int]] = set()  # shards on their way out
-        # Stages of this process, while the files of an earlier one are looked through.
-        self._begun: set[tuple[DataId, int]] | None = None if self.was_clean else set()
         self.left = trio.Event()  # it took itself out of service; `state` and `reason` say why
 
     @property
@@ -184,12 +179,9 @@ class LocalDrive:
             raise DriveFullError(self.reason)
         if self._state not in STAGING:
             raise DriveError(self.reason)
-        if self._usage is not None:
-            if self._staged_bytes + size_hint > self._usage.free - self._reserve(self._usage):
-                raise DriveFullError("the object does not fit")
-            self._staged_bytes += size_hint
-        if self._begun is not None:
-            self._begun.add((header.data_id, header.position))
+        if not self._space.promise(size_hint):
+            raise DriveFullError("the object does not fit")
+        self._collector.begin((header.data_id, header.position))
         return LocalStage(self, self.root, self.cluster, header, self.files)
 
     async def read_blocks(
@@ -228,7 +220,7 @@ class LocalDrive:
             row = index.shard(header.data_id, header.position)
             return None if row is None or row.body is None else (row, index.body(row.body))
 
-        found = await self._ask_index(work)
+        found = await self.ask_index(work)
         if found is None:
             return None
         row, data = found
@@ -236,7 +228,8 @@ class LocalDrive:
             raise self._corrupt(header, "the shard's row fails its checksum")
         return row, data
 
-    async def _ask_index(self, work: Callable[[Index], T]) -> T:
+    async def ask_index(self, work: Callable[[Index], T]) -> T:
+        """Read the index on its reading thread. Raises DriveError."""
         try:
             return await self._reader.run(work)
         except OSError as error:
@@ -251,9 +244,7 @@ class LocalDrive:
             return await self.offload(work)
         except (ShardMissingError, ShardCorruptError) as error:
             # A file without a row was collected meanwhile, or is still being written: no shard, and no debt.
-            if not await self._ask_index(
-                lambda index: index.shard(header.data_id, header.position)
-            ):
+            if not await self.ask_index(lambda index: index.shard(header.data_id, header.position)):
                 raise ShardMissingError(str(error)) from error
             self.note_bad_shard(header, str(error))
             raise
@@ -268,7 +259,7 @@ class LocalDrive:
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """See Drive."""
         self._check_readable()
-        row = await self._ask_index(lambda index: index.shard(data_id, position))
+        row = await self.ask_index(lambda index: index.shard(data_id, position))
         if row is None or (
             row.body is None
             and not await trio.Path(shard_path(self.root, data_id, position)).exists()
@@ -278,9 +269,9 @@ class LocalDrive:
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""
-        if not self._commits.failed and (header.data_id, header.position) not in self._collecting:
-            debt = (header.owner, reason)
-            self._commits.batch.heal[header.data_id, header.position] = debt
+        shard = header.data_id, header.position
+        if not self._commits.failed and not self._collector.is_going(shard):
+            self._commits.batch.heal[shard] = (header.owner, reason)
             self._commits.touch()
 
     async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
@@ -330,10 +321,7 @@ class LocalDrive:
         trouble = judge(error)
         if trouble is Trouble.FULL:
             if self._state is DriveState.ACTIVE:
-                self._state, self.reason = (
-                    DriveState.READONLY,
-                    f"{self.root} is full: delete objects or add drives",
-                )
+                self._fill_up()
             return DriveFullError(str(error))
         if trouble is Trouble.BROKEN:
             self._fault(f"a write failed: {error}")
@@ -341,17 +329,7 @@ class LocalDrive:
 
     def discard_later(self, writer: ShardWriter) -> None:
         """Remove the file of an aborted stage, soon."""
-        self._discarded.append(writer)
-
-    async def _discard(self) -> None:
-        writers, self._discarded = self._discarded, []
-
-        def work() -> None:
-            for writer in writers:
-                writer.discard()
-
-        if writers:
-            await self.offload(work)
+        self._collector.discard_later(writer)
 
     # -- tasks
 
@@ -359,9 +337,9 @@ class LocalDrive:
         """Guard, measure, checkpoint and collect, until cancelled."""
         async with trio.open_nursery() as nursery:
             if not self.was_clean:
-                nursery.start_soon(self._attempt, self._sweep_unfinished)
+                nursery.start_soon(self._attempt, self._collector.sweep_unfinished)
             nursery.start_soon(self._every, self._settings.free_seconds, self.measure)
-            nursery.start_soon(self._every, self._settings.free_seconds, self._discard)
+            nursery.start_soon(self._every, self._settings.free_seconds, self._collector.discard)
             nursery.start_soon(self._every, self._settings.guard_seconds, self._watch)
             nursery.start_soon(self._every, self._settings.guard_seconds, self._guard)
             nursery.start_soon(self._every, self._settings.free_seconds, self._checkpoint)
@@ -385,12 +363,6 @@ class LocalDrive:
         except apsw.Error as error:
             self._fault(f"the index: {error}")
 
-    def _reserve(self, usage: DriveUsage) -> int:
-        wanted = max(
-            self._settings.min_free_bytes, int(usage.total * self._settings.min_free_ratio)
-        )
-        return min(wanted, usage.total // 10)
-
     async def measure(self) -> None:
         """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
         try:
@@ -399,16 +371,15 @@ class LocalDrive:
             reason = f"{self.root} is gone ({error.strerror}): mount the drive"
             self._leave(DriveState.MISSING, reason)
             return
-        usage = self._usage = DriveUsage(total=total, free=free)
-        self._staged_bytes = 0
-        reserve = self._reserve(usage)
-        if self._state is DriveState.ACTIVE and free < reserve:
-            self._state, self.reason = (
-                DriveState.READONLY,
-                f"{self.root} is full: delete objects or add drives",
-            )
-        elif self._state is DriveState.READONLY and free > reserve * 3 // 2:
+        self._space.measured(total, free)
+        if self._state is DriveState.ACTIVE and self._space.is_short:
+            self._fill_up()
+        elif self._state is DriveState.READONLY and self._space.is_ample:
             self._state, self.reason = DriveState.ACTIVE, ""
+
+    def _fill_up(self) -> None:
+        self._state = DriveState.READONLY
+        self.reason = f"{self.root} is full: delete objects or add drives"
 
     def restore_ballast(self) -> None:
         """Set space aside for the index, where there is plenty. Blocking."""
@@ -430,8 +401,9 @@ class LocalDrive:
 
     async def _checkpoint(self) -> None:
         limit = self._settings.checkpoint_bytes
-        if self._usage is not None:
-            limit = min(limit, self._usage.total // 64)
+        usage = self._space.usage
+        if usage is not None:
+            limit = min(limit, usage.total // 64)
         if self._state is DriveState.READONLY:
             limit = 0  # every page of the log counts now
 
@@ -454,71 +426,14 @@ class LocalDrive:
     async def collect(self) -> None:
         """Drop what dead buckets left, and superseded shards whose grace is over, a bounded number at a time."""
         await self._registers.dead_buckets.sweep()
-        now = self._runtime.wall_ms()
-        limit = self._settings.collect_batch
-        due = await self._ask_index(
-            lambda index: [(d, index.shards_of(d)) for d in index.due_trash(now, limit)]
-        )
-        if not due or self._commits.failed:
-            return
-        paths = [
-            shard_path(self.root, d, s.position)
-            for d, shards in due
-            for s in shards
-            if s.body is None
-        ]
-
-        def unlink() -> None:
-            for path in paths:
-                self.files.unlink(path)
-
-        # Whoever reads one of them now finds a row without a file: that is no damage.
-        going = {(d, s.position) for d, shards in due for s in shards}
-        self._collecting |= going
-        await self.offload(unlink)
-        batch = self._commits.batch
-        self._commits.when_durable(
-            self._commits.seq, lambda _: self._collecting.difference_update(going)
-        )
-        for data_id, shards in due:
-            batch.drop_trash.append(data_id)
-            for shard in shards:
-                batch.drop_shards.append((data_id, shard.position))
-                batch.heal[data_id, shard.position] = None
-                if shard.body is not None:
-                    batch.drop_bodies.add(shard.body)
-        self._commits.touch()
-
-    async def _sweep_unfinished(self) -> None:
-        """After a crash: files that were not written to their end are removed; nothing can refer to them."""
-
-        def candidates() -> list[tuple[DataId, int, Path]]:
-            found = []
-            for data_id, position, path in list_shards(self.root):
-                with suppress(FileNotFoundError):  # collected meanwhile
-                    if not has_footer(path, data_id):
-                        found.append((data_id, position, path))
-            return found
-
-        unfinished = await self.offload(candidates)
-        known = await self._ask_index(
-            lambda index: {(d, p) for d, p, _ in unfinished if index.shard(d, p) is not None}
-        )
-        begun, self._begun = self._begun or set(), None
-        doomed = [path for d, p, path in unfinished if (d, p) not in known | begun]
-
-        def remove() -> None:
-            for path in doomed:
-                self.files.unlink(path)
-
-        await self.offload(remove)
+        await self._collector.collect(self._runtime.wall_ms(), self._settings.collect_batch)
 
     async def status(self) -> DriveStatus:
         """See Drive."""
         debt = 0
         if self._state in VOTING:
             with suppress(DriveError):  # the state then says what is wrong
-                debt = await self._ask_index(lambda index: index.count("heal"))
+                debt = await self.ask_index(lambda index: index.count("heal"))
             await self.measure()
         return DriveStatus(
             drive=self.drive_id,
@@ -527,7 +442,7 @@ class LocalDrive:
             position=self.member.position,
             state=self._state,
             reason=self.reason,
-            usage=self._usage,
+            usage=self._space.usage,
             heal_debt=debt,
         )
 

@@ -129,7 +129,9 @@ def unpack_reply(twin: Any) -> Reply:
         _check_ballot(ballot)
     if isinstance(reply, Page):
         _check_rows(reply.rows)
-        return Page(list(reply.rows), reply.next)  # so that pages of local and remote drives compare
+        return Page(
+            list(reply.rows), reply.next
+        )  # so that pages of local and remote drives compare
     return reply
 
 

@@ -217,12 +217,12 @@ async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
         bench.tools.unlink = slow
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drive.collect)
-            await until(lambda: drive._collecting)
+            await until(lambda: drive._collector.is_collecting)
             await trio.sleep(0.05)
             with pytest.raises(DriveError):
                 await drive.read_blocks(shard, 0, [len(block) for block in LARGE])
             gate.set()
-        await until(lambda: not drive._collecting)
+        await until(lambda: not drive._collector.is_collecting)
         assert (await drive.status()).heal_debt == 0
 
 
@@ -365,7 +365,7 @@ async def test_after_a_crash_torn_files_go_and_whole_ones_stay(bench):
         assert not drive.was_clean
         begun = drive.open_stage(header(4), 0)
         await begun.write(LARGE)
-        await until(lambda: drive._begun is None)
+        await until(lambda: drive._collector.has_swept)
         await until(lambda: len(files_of(bench)) == 3)
         await begun.close(bytes(32))
         for shard in (whole, header(4)):
