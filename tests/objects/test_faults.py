@@ -26,8 +26,13 @@ from tests.objects.faulty_drive import FaultyDrive, Mode
 from tests.objects.local_store import LocalStore, noise, open_store, put_request, read_all
 
 MI = 1 << 20
+# Patient enough for a busy machine's fsyncs; where drives hang, every second of patience is waited for.
+PATIENT = ObjectSettings(
+    retry_seconds=10.0, overflow_seconds=5.0, stage_seconds=20.0, stall_seconds=5.0,
+    straggler_max_seconds=0.1,
+)  # fmt: skip
 QUICK = ObjectSettings(
-    retry_seconds=0.2, overflow_seconds=0.2, stage_seconds=2.0, stall_seconds=0.3,
+    retry_seconds=1.0, overflow_seconds=0.5, stage_seconds=10.0, stall_seconds=0.5,
     straggler_max_seconds=0.1,
 )  # fmt: skip
 SIZES = [100, 50_000, 300_000, 5 * MI]
@@ -47,7 +52,7 @@ class Faulty:
 
 
 @asynccontextmanager
-async def open_faulty(root: Path, settings: ObjectSettings = QUICK) -> AsyncIterator[Faulty]:
+async def open_faulty(root: Path, settings: ObjectSettings = PATIENT) -> AsyncIterator[Faulty]:
     drives: list[FaultyDrive] = []
 
     def wrap(_: int, drive: Drive) -> Drive:
@@ -79,7 +84,7 @@ async def test_two_broken_drives_do_not_show(tmp_path: Path, mode: Mode) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hung", "hung-stages", "hung-reads"])
 async def test_two_hung_drives_do_not_show(tmp_path: Path, mode: Mode) -> None:
-    async with open_faulty(tmp_path) as faulty:
+    async with open_faulty(tmp_path, QUICK) as faulty:
         store = faulty.local.store
         for size in SIZES:
             for lost in [(0, 1), (2, 5)]:
@@ -237,7 +242,7 @@ async def test_a_hedged_read_does_not_wait_for_a_stalled_drive(
 
 
 async def test_a_slow_drive_is_left_out_and_owed_its_shard(tmp_path: Path) -> None:
-    async with open_faulty(tmp_path) as faulty:
+    async with open_faulty(tmp_path, QUICK) as faulty:
         faulty.set("hung-stages", 2)
         data = noise(40 * MI)
         version = await faulty.local.store.put(faulty.bucket, b"key", put_request(data))
