@@ -19,7 +19,6 @@ from cluster.transport.framing import FramingError
 from cluster.transport.replay import ReplayGuard
 from cluster.wire import Header, Refusal, Refused, WireError, judge, make_header, merge
 
-
 _CLOSE_SECONDS = 1.0
 
 
