@@ -1,0 +1,364 @@
+"""Three nodes with two MemoryDrives each as one 4+2 set, over the simulated network: crashes, partitions, clogs, clients."""
+
+from itertools import count
+from random import Random
+
+import trio
+
+from cluster.clock import HybridClock
+from cluster.drives.client import RemoteDrive
+from cluster.drives.drive import DriveError
+from cluster.drives.memory_drive import MemoryDrive
+from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
+from cluster.drives.server import DriveServer
+from cluster.erasure.codec import CODEC
+from cluster.erasure.profile import Profile
+from cluster.errors import ClusterError
+from cluster.ids import ClusterId, DriveId, NodeId
+from cluster.layout import Layout
+from cluster.metadata.table import Table, TableSettings
+from cluster.objects.context import ObjectSettings
+from cluster.objects.store import ObjectStore
+from cluster.register.acceptor import Limits
+from cluster.topology.formation import form_sets
+from cluster.transport.base import PeerDownError
+from tests.sim.network import LinkSettings, SimNetwork, SimTransport
+from tests.sim.run import SimRuntime
+from tests.sim.single_node import World, persist
+
+PROFILE = Profile(4, 2)
+NODES = tuple(NodeId(number) for number in (1, 2, 3))
+CLUSTER = ClusterId(b"c" * 16)
+LINKS = {
+    "calm": LinkSettings(),
+    "lossy": LinkSettings(loss=0.1, jitter=0.01),
+    "resetting": LinkSettings(reset=0.01, duplicate=0.05),
+    "slow": LinkSettings(delay=0.02, jitter=0.05, bandwidth=2e6),
+    "nasty": LinkSettings(loss=0.05, jitter=0.03, reset=0.01, duplicate=0.1, bandwidth=10e6),
+}
+
+
+class Process:
+    """One life of a node: what it does after its death has no effect, though its tasks may still wait for deadlines."""
+
+    def __init__(self, world: "ClusterWorld", node: NodeId, nursery: trio.Nursery) -> None:
+        self.world, self.node = world, node
+        self.died = trio.Event()
+        self.scope = trio.CancelScope()
+        self.runtime = SimRuntime(
+            Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000)
+        )
+        self.clock = HybridClock(self.runtime.wall_ms, world.rng.getrandbits(64))
+        me = Identity(
+            cluster=CLUSTER, node=node, epoch=lambda: 1, start=self.runtime.rng.getrandbits(63)
+        )
+        transport, numbers = ProcessTransport(self), count()
+        self.peers = {
+            peer: RemoteNode(
+                transport, peer, me=me, clock=self.clock, runtime=self.runtime, numbers=numbers,
+                settings=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
+            )
+            for peer in NODES
+            if peer != node
+        }  # fmt: skip
+        self.drives = [self._face(position) for position in range(PROFILE.n)]
+        self.server = DriveServer(
+            cluster=CLUSTER, node=node, epoch=lambda: 1, clock=self.clock, runtime=self.runtime,
+            drives={drive.drive_id: drive for drive in world.drives if world.node_of(drive) == node},
+        )  # fmt: skip
+        table = Table(
+            drives_of=lambda _: self.drives, layout=lambda: world.layout, clock=self.clock,
+            runtime=self.runtime, settings=world.settings,
+        )  # fmt: skip
+        nursery.start_soon(table.run)
+        self.store = ObjectStore(
+            table=table, drives_of=lambda _: self.drives, layout=lambda: world.layout, clock=self.clock,
+            runtime=self.runtime, node_id=node, nursery=nursery,
+            settings=ObjectSettings(
+                straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
+            ),
+        )  # fmt: skip
+
+    def _face(self, position: int):
+        drive = self.world.drives[position]
+        owner = self.world.node_of(drive)
+        if owner == self.node:
+            return LocalFace(drive, self.died)
+        return RemoteDrive(self.peers[owner], drive.drive_id, position=position)
+
+    async def run(self) -> None:
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    self.world.network.transport(self.node).serve, self.server.handle
+                )
+                for peer in self.peers.values():
+                    nursery.start_soon(peer.run)
+
+    def die(self) -> None:
+        self.died.set()
+        self.scope.cancel()
+        self.world.network.crash(self.node)
+        for drive in self.world.drives:
+            if self.world.node_of(drive) == self.node:
+                drive.crash()
+
+
+class ProcessTransport:
+    """The network as one process sees it: gone with its death."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._transport = SimTransport(process.world.network, process.node)
+
+    async def open_stream(self, peer):
+        if self._process.died.is_set():
+            raise PeerDownError("we are dead")
+        return await self._transport.open_stream(peer)
+
+    async def serve(self, handler):
+        await self._transport.serve(handler)
+
+
+class LocalFace:
+    """A drive of the process's own node, gone with its death."""
+
+    def __init__(self, drive: MemoryDrive, died: trio.Event) -> None:
+        self._drive, self._died = drive, died
+
+    def __getattr__(self, name):
+        return getattr(self._drive, name)
+
+    def submit(self, request, reply):
+        if not self._died.is_set():
+            self._drive.submit(request, lambda m: None if self._died.is_set() else reply(m))
+
+    def open_stage(self, header, size_hint):
+        self._check()
+        return LocalStage(self, self._drive.open_stage(header, size_hint))
+
+    async def read_blocks(self, header, first, lengths):
+        self._check()
+        return await self._drive.read_blocks(header, first, lengths)
+
+    async def read_digests(self, header, stripes):
+        self._check()
+        return await self._drive.read_digests(header, stripes)
+
+    def note_bad_shard(self, header, reason):
+        if not self._died.is_set():
+            self._drive.note_bad_shard(header, reason)
+
+    def _check(self):
+        if self._died.is_set():
+            raise DriveError("we are dead")
+
+
+class LocalStage:
+    def __init__(self, face: LocalFace, stage) -> None:
+        self._face, self._stage = face, stage
+
+    async def write(self, blocks):
+        self._face._check()
+        await self._stage.write(blocks)
+
+    async def close(self, digests):
+        self._face._check()
+        await self._stage.close(digests)
+
+    def abort(self):
+        self._stage.abort()
+
+
+class ClusterWorld(World):
+    """The nodes, their drives, the network, and what clients saw."""
+
+    def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
+        self.rng, self.trace, self._nursery = rng, trace, nursery
+        self.runtime = SimRuntime(Random(rng.getrandbits(64)))
+        limits = Limits(
+            op_ttl_ms=rng.choice([5_000, 300_000]), ceiling_lease_ms=rng.choice([0, 50, 1000])
+        )
+        self.bare = [
+            MemoryDrive(
+                DriveId(bytes([i]) * 16), self.runtime, nursery, position=i, limits=limits, grace_ms=5_000
+            )
+            for i in range(PROFILE.n)
+        ]  # fmt: skip
+        self.drives = [mutate(drive) for drive in self.bare] if mutate else self.bare
+        sets = form_sets(
+            [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.bare)], PROFILE
+        )
+        self.layout = Layout(
+            epoch=1, cluster=CLUSTER, nodes=(), sets=sets, system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC,
+        )  # fmt: skip
+        self.settings = TableSettings(
+            round_seconds=1.0,
+            hedge_seconds=0.05,
+            op_ttl_ms=limits.op_ttl_ms,
+            ring_kept=rng.choice([2, 8, 64]),
+        )
+        self.links = rng.choice(sorted(LINKS))
+        self.network = SimNetwork(
+            Random(rng.getrandbits(64)),
+            nursery,
+            LINKS[self.links],
+            trace.say,
+        )
+        self.history, self.pages = [], []
+        self.numbers = iter(range(1, 1_000_000))
+        self.processes: dict[NodeId, Process] = {}
+        for node in NODES:
+            self.start(node)
+
+    @staticmethod
+    def node_of(drive) -> NodeId:
+        return NODES[drive.drive_id[0] % len(NODES)]
+
+    def start(self, node: NodeId) -> None:
+        self.trace.say("start", node)
+        self.processes[node] = Process(self, node, self._nursery)
+        self._nursery.start_soon(self.processes[node].run)
+
+    async def settle(self) -> None:
+        """Until every node sees every other."""
+        for process in self.processes.values():
+            for peer in process.peers.values():
+                with trio.fail_after(60):
+                    await peer.wait_up()
+
+    # -- clients: each operation through any node
+
+    async def client(self, store, name, turns):
+        for _ in range(turns):
+            await trio.sleep(self.rng.choice([0, 0.001, 0.01, 0.1, 0.5]))
+            await self.through(self.rng.choice(NODES), name)
+
+    async def through(self, node: NodeId, name: str) -> None:
+        """One operation; when the node dies under it, its outcome is unknown."""
+        process, done = self.processes[node], trio.Event()
+        if process.died.is_set():
+            return
+
+        async def work():
+            try:
+                bucket = await process.store.get_bucket("sim")
+            except ClusterError as error:
+                self.trace.say(f"{name}@{node}", type(error).__name__)
+            else:
+                if self.rng.random() < 0.12:
+                    await self.list_page(process.store, bucket)
+                else:
+                    await self.one(process.store, bucket, f"{name}@{node}")
+            done.set()
+
+        async def until_dead():
+            await process.died.wait()
+            done.set()
+
+        self._nursery.start_soon(work)
+        self._nursery.start_soon(until_dead)
+        await done.wait()
+
+    # -- faults, one after the other: a node has two drives, which is all that m bears. Only clogs take more for a moment
+
+    async def chaos(self):
+        while True:
+            await trio.sleep(self.rng.uniform(0.05, 2))
+            fault = self.rng.choice(
+                ["crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow", "hung"]
+            )
+            node = self.rng.choice(NODES)
+            self.trace.say("fault", fault, node)
+            match fault:
+                case "crash":
+                    await self.crash(node)
+                case "isolate":
+                    await self.isolate(node)
+                case "one-way":
+                    await self.one_way(node)
+                case "clog":
+                    await self.swizzle_clog()
+                case "slow":
+                    drive = self.rng.choice(self.bare)
+                    drive.faults.commit_seconds = self.rng.choice([0.002, 0.02, 0.3])
+                case "hung":
+                    drive = self.rng.choice(self.bare)
+                    drive.faults.hung = True
+                    await trio.sleep(self.rng.choice([0.1, 2, 8]))
+                    drive.faults.hung = False
+
+    def _how_long(self) -> float:
+        """Shorter and longer than a ping, and than what a connection bears."""
+        return self.rng.choice([0.05, 0.5, 2, 8])
+
+    async def crash(self, node):
+        self.processes[node].die()
+        await trio.sleep(self._how_long())
+        self.start(node)
+
+    async def isolate(self, node):
+        others = [other for other in NODES if other != node]
+        for other in others:
+            self.network.partition(node, other)
+        await trio.sleep(self._how_long())
+        for other in others:
+            self.network.unblock(node, other)
+            self.network.unblock(other, node)
+
+    async def one_way(self, node):
+        """Either nobody hears the node, or it hears nobody."""
+        mute = self.rng.random() < 0.5
+        pairs = [(node, other) if mute else (other, node) for other in NODES if other != node]
+        for pair in pairs:
+            self.network.block(*pair)
+        await trio.sleep(self._how_long())
+        for pair in pairs:
+            self.network.unblock(*pair)
+
+    async def swizzle_clog(self):
+        """A random subset of links stops one by one, and goes on in another order."""
+        pairs = [(one, other) for one in NODES for other in NODES if one != other]
+        chosen = self.rng.sample(pairs, self.rng.randint(1, len(pairs)))
+        for pair in chosen:
+            self.network.block(*pair)
+            await trio.sleep(self.rng.uniform(0, 0.3))
+        self.rng.shuffle(chosen)
+        for pair in chosen:
+            self.network.unblock(*pair)
+            await trio.sleep(self.rng.uniform(0, 0.3))
+
+    def calm(self):
+        super().calm()
+        self.network.settings = LinkSettings()
+        self.network.heal()
+        for node in NODES:
+            if self.processes[node].died.is_set():
+                self.start(node)
+
+
+async def scenario(rng, trace, *, mutate=None, turns=12):
+    """One seed: clients through every node and faults together, then calm, then the checks."""
+    async with trio.open_nursery() as nursery:
+        world = ClusterWorld(rng, nursery, trace, mutate)
+        trace.say("links", world.links)
+        await world.settle()
+        store = world.processes[NODES[0]].store
+        await persist(lambda: store.create_bucket("sim", "root", b""))
+        with trio.CancelScope() as faults:
+            async with trio.open_nursery() as clients:
+
+                async def run_clients():
+                    async with trio.open_nursery() as inner:
+                        for number in range(rng.randint(2, 4)):
+                            inner.start_soon(world.client, None, f"client-{number}", turns)
+                    faults.cancel()
+
+                clients.start_soon(run_clients)
+                clients.start_soon(world.chaos)
+        world.calm()
+        await world.settle()
+        await trio.sleep(4)
+        await world.check(world.processes[rng.choice(NODES)].store)
+        nursery.cancel_scope.cancel()
+    return world

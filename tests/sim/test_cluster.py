@@ -1,0 +1,86 @@
+"""The simulator over three nodes: histories of clients through every node, under crashes and partitions, make sense."""
+
+import pytest
+
+from cluster.register.messages import Accept, Accepted
+from tests.sim.checkers import ViolationError
+from tests.sim.cluster import LINKS, scenario
+from tests.sim.run import simulate
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+BATCHES = 5
+FIRST_CAUGHT = 72  # the search for a caught mutant begins just below the seed that once caught it
+SHARE = 4  # a run takes four times as long as one of a single node
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_seeds(request, batch):
+    seeds = request.config.getoption("--seeds") // SHARE
+    for seed in range(batch, seeds, BATCHES):
+        try:
+            simulate(scenario, seed=seed)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed} of the cluster scenario") from error
+
+
+def test_one_seed_is_one_run():
+    for seed in (1, 2):
+        assert simulate(scenario, seed=seed).digest == simulate(scenario, seed=seed).digest
+
+
+def test_the_runs_meet_every_fault_and_most_operations_succeed():
+    outcomes, links, faults, duplicates, resets = [], set(), set(), 0, 0
+    for seed in range(20):
+
+        async def watched(rng, trace):
+            nonlocal duplicates, resets
+            world = await scenario(rng, trace)
+            outcomes.extend(op.outcome for op in world.history)
+            links.add(world.links)
+            duplicates += world.network.duplicates
+            resets += world.network.resets
+
+        trace = simulate(watched, seed=seed)
+        faults |= {line.split()[2] for line in trace.lines if line.split()[1] == "fault"}
+    assert links == set(LINKS)
+    assert faults >= {"crash", "isolate", "one-way", "clog", "slow", "hung"}
+    assert duplicates > 0
+    assert resets > 0
+    assert outcomes.count("ok") + outcomes.count("refused") > 0.75 * len(outcomes)
+
+
+class Forgetful:
+    """A mutant: acknowledges what it has not made durable."""
+
+    def __init__(self, drive):
+        self._drive = drive
+
+    def __getattr__(self, name):
+        return getattr(self._drive, name)
+
+    def submit(self, request, reply):
+        if isinstance(request, Accept):
+            self._drive.submit(request, lambda _: None)
+            reply(Accepted(1))
+        else:
+            self._drive.submit(request, reply)
+
+
+def is_violation(error):
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_violation, error.exceptions))
+    return isinstance(error, ViolationError)
+
+
+def test_acknowledging_before_the_commit_is_caught_across_nodes_too():
+    async def mutant(rng, trace):
+        await scenario(rng, trace, mutate=Forgetful)
+
+    for seed in range(FIRST_CAUGHT - 2, FIRST_CAUGHT + 100):
+        try:
+            simulate(mutant, seed=seed)
+        except BaseException as error:
+            if is_violation(error):
+                return
+            raise
+    raise AssertionError("the checkers did not notice")
