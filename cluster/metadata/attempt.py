@@ -3,16 +3,51 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
+import trio
 
 from cluster.clock import Ballot
 from cluster.drives.drive import Drive
 from cluster.ids import RowKey
 from cluster.metadata.rounds import Round, Watch
-from cluster.register.messages import Accept, Accepted, Failed, Learn, NeedBodies, Reply, Request
+from cluster.register.messages import (
+    Accept,
+    Accepted,
+    Failed,
+    Learn,
+    NeedBodies,
+    Prepare,
+    Reply,
+    Request,
+)
 from cluster.register.proposer import Committed, Declined, Outcome, Proposer, Retry, Send, Step
 from cluster.register.records import BodyId, KeyState
 
 FetchBodies = Callable[[KeyState], Awaitable[Mapping[BodyId, bytes] | None]]
+
+
+class EarlyPrepare:
+    """A PREPARE that is on its way while its operation is still being made ready; the answers are kept for it.
+
+    So the promises of a staged PUT cost no round trip of their own. Either an Attempt takes it over, or `close` it.
+    """
+
+    def __init__(self, drives: Sequence[Drive], watch: Watch, message: Prepare) -> None:
+        self.drives, self.message = drives, message
+        self.answers: list[tuple[int, Reply]] = []
+        self.listener: Callable[[int, Reply], bool] | None = None
+        self.round = Round(drives, self._hear, watch)
+        for index in range(len(drives)):
+            self.round.ask(index, message)
+
+    def _hear(self, index: int, reply: Reply) -> bool:
+        if self.listener is not None:
+            return self.listener(index, reply)
+        self.answers.append((index, reply))
+        return False
+
+    def close(self) -> None:
+        """Ignore the answers: there will be no operation."""
+        self.round.close()
 
 
 class Attempt:
@@ -26,13 +61,15 @@ class Attempt:
         *,
         row: RowKey,
         fetch_bodies: FetchBodies,
+        early: EarlyPrepare | None = None,
     ) -> None:
         self._proposer = proposer
         self._drives = drives
         self._watch = watch
         self._row = row
         self._fetch_bodies = fetch_bodies
-        self._round = Round(drives, self._hear, watch)
+        self._early = early
+        self._round = Round(drives, self._hear, watch) if early is None else early.round
         self._sent: Accept | None = None
         self._ended: Outcome | Retry | None = None
         self._lacking: list[int] = []  # drives that asked for body rows
@@ -43,18 +80,30 @@ class Attempt:
         self, ballot: Ballot, *, round_seconds: float, straggler_seconds: float
     ) -> Outcome | Retry:
         """One attempt. Cancellable until the ACCEPT goes out, not afterwards."""
-        self._broadcast(self._proposer.begin(ballot).message)
+        message = self._proposer.begin(ballot).message
+        if self._early is None:
+            self._broadcast(message)
+        else:
+            self._take_over(self._early)
+        try:
+            await self._wait(round_seconds)
+        except trio.Cancelled:
+            self._round.close()  # or promises that come late would send the ACCEPT after all
+            raise
+        assert self._ended is not None
+        if self._sent is not None and isinstance(self._ended, Committed | Declined):
+            self._spread(ballot, straggler_seconds)
+        else:
+            self._round.close()
+        return self._ended
+
+    async def _wait(self, round_seconds: float) -> None:
         while self._ended is None:
             if not await self._round.wait(round_seconds):
                 self._take(self._proposer.on_timeout())
             elif self._lacking:
                 self._round.reopen()
                 await self._supply_bodies()
-        if self._sent is not None and isinstance(self._ended, Committed | Declined):
-            self._spread(ballot, straggler_seconds)
-        else:
-            self._round.close()
-        return self._ended
 
     def _broadcast(self, message: Request) -> None:
         # Local drives often answer within submit: what that leads to waits until the loop is through.
@@ -64,6 +113,18 @@ class Attempt:
             if self._held_back is not None:
                 break
         self._collecting = False
+        self._let_go()
+
+    def _take_over(self, early: EarlyPrepare) -> None:
+        early.listener = self._hear
+        self._collecting = True
+        for index, reply in early.answers:
+            if self._hear(index, reply) or self._held_back is not None:
+                break
+        self._collecting = False
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._held_back is not None:
             step, self._held_back = self._held_back, None
             self._take(step)

@@ -26,12 +26,20 @@ from cluster.errors import (
 )
 from cluster.ids import OpId, RowKey
 from cluster.layout import Layout
-from cluster.metadata.attempt import Attempt
+from cluster.metadata.attempt import Attempt, EarlyPrepare
 from cluster.metadata.inquiry import Inquiry, ask_one
 from cluster.metadata.rounds import Watch
 from cluster.quorum import Quorum
 from cluster.register.keys import system_row
-from cluster.register.messages import Body, Query, ReadBody, Request, StaleBucket, Value
+from cluster.register.messages import (
+    Body,
+    Prepare,
+    Query,
+    ReadBody,
+    Request,
+    StaleBucket,
+    Value,
+)
 from cluster.register.mutations import CompleteUpload, Mutation, Precondition, PutVersion
 from cluster.register.proposer import (
     MAX_TRIES,
@@ -188,13 +196,24 @@ class Table:
         *,
         expect: tuple[Precondition, ...] = (),
         bodies: Mapping[BodyId, bytes] | None = None,
+        early: EarlyPrepare | None = None,
     ) -> Committed:
         """Apply a mutation to the newest state, if the preconditions hold on it.
 
         Raises PreconditionError, NotFoundError("upload") where UploadOpen does not hold, StaleBucketError,
         QuorumError (nothing took effect), OutcomeUnknownError.
         """
-        return await self._run(ref, self._operation(ref, mutation, expect, bodies))
+        return await self._run(ref, self._operation(ref, mutation, expect, bodies), early)
+
+    def prepare(self, ref: RegisterRef) -> EarlyPrepare:
+        """Ask for promises before the mutation is known: for one `commit` to come, which then owns them."""
+        message = Prepare(
+            row=ref.row,
+            ballot=self.clock.tick(),
+            epoch=self.epoch,
+            bucket_epoch=ref.bucket_epoch,
+        )
+        return EarlyPrepare(self._drives_of(ref.set_id), self.watch, message)
 
     async def confirm(self, ref: RegisterRef) -> Register:
         """The state of a register after writing it back at a fresh ballot where it was not known to be chosen."""
@@ -220,12 +239,16 @@ class Table:
             bodies=bodies if bodies is not None else {},
         )
 
-    async def _run(self, ref: RegisterRef, operation: Operation) -> Committed:
+    async def _run(
+        self, ref: RegisterRef, operation: Operation, early: EarlyPrepare | None = None
+    ) -> Committed:
         drives = self._drives_of(ref.set_id)
         settings = self._settings
         # An ACCEPT that is known to reach too few could only leave its outcome open.
         voters = sum(drive.state in VOTING for drive in drives)
         if voters < Quorum(len(drives)).accept:
+            if early is not None:
+                early.close()
             raise QuorumError(Quorum(len(drives)).accept, voters)
         proposer = Proposer(
             operation,
@@ -238,9 +261,18 @@ class Table:
             return await self._all_bodies(ref, state, operation.bodies)
 
         while True:
-            attempt = Attempt(proposer, drives, self.watch, row=ref.row, fetch_bodies=fetch_bodies)
+            attempt = Attempt(
+                proposer,
+                drives if early is None else early.drives,
+                self.watch,
+                row=ref.row,
+                fetch_bodies=fetch_bodies,
+                early=early,
+            )
+            ballot = self.clock.tick() if early is None else early.message.ballot
+            early = None  # another try is another ballot
             step = await attempt.run(
-                self.clock.tick(),
+                ballot,
                 round_seconds=settings.round_seconds,
                 straggler_seconds=settings.straggler_seconds,
             )

@@ -5,7 +5,7 @@ PUT: that stripe is still at hand, and is coded anew for fewer drives. Later los
 PUT.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
@@ -33,9 +33,18 @@ _STRIPES_UNDER_PRESSURE = 4  # one at a time would cost every drive a call for 6
 
 
 async def store_large(
-    context: Context, ref: RegisterRef, request: PutRequest, head: bytearray, number: int
+    context: Context,
+    ref: RegisterRef,
+    request: PutRequest,
+    head: bytearray,
+    number: int,
+    *,
+    on_closing: Callable[[], None],
 ) -> tuple[Part, Seal]:
-    """Make the shards of a body durable; `head` was read from the source already. Raises as Objects.put."""
+    """Make the shards of a body durable; `head` was read from the source already. Raises as Objects.put.
+
+    `on_closing` is called when all bytes are written and only their durability is waited for.
+    """
     layout, drives = context.layout(), context.drives_of(ref.set_id)
     hasher = Hasher(context.runtime, request.digests)
     k = _data_shards(context, drives)
@@ -50,7 +59,7 @@ async def store_large(
         lost: frozenset[int] = frozenset()
         rest = b""
         while True:
-            body = _Body(context, ref, drives, k, lost, request)
+            body = _Body(context, ref, drives, k, lost, request, on_closing)
             try:
                 if seal is not None:
                     return await body.store_whole(lease, filled, number, seal), seal
@@ -89,8 +98,10 @@ class _Body:
         k: int,
         lost: frozenset[int],
         request: PutRequest,
+        on_closing: Callable[[], None],
     ) -> None:
         layout = context.layout()
+        self._on_closing = on_closing
         self._context, self._request, self._set_id = context, request, ref.set_id
         self._header = ShardHeader(
             data_id=context.draw_data_id(), owner=owner_row(ref.row), position=0, k=k,
@@ -151,6 +162,7 @@ class _Body:
         settings, header = self._context.settings, self._header
         digests = b"".join(self._digests)
         patience = settings.stage_seconds if patient else settings.retry_seconds
+        self._on_closing()
         staged = await self._staging.close(digests, patience)
         return Part(
             number=number, size=self._size, validator=seal.validator,

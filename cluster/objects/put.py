@@ -11,6 +11,7 @@ from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveState
 from cluster.errors import StaleBucketError, StorageFullError
 from cluster.ids import UploadId
+from cluster.metadata.attempt import EarlyPrepare
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.large import store_large
@@ -40,9 +41,11 @@ async def put_body(
     bodies: dict[BodyId, bytes] = {}
     body: BodyRef | None = None
     parts: tuple[Part, ...] = ()
+    early: EarlyPrepare | None = None
     if filled > INLINE_LIMIT or upload_id is not None:
-        part, seal = await store_large(context, ref, request, first[:filled], number)
-        size, parts = part.size, (part,)
+        staged = _StagedBody(context, ref)
+        part, seal = await staged.store(request, first[:filled], number)
+        size, parts, early = part.size, (part,), staged.early
     else:
         _require_room(context, ref)
         data = bytes(memoryview(first)[:filled])
@@ -61,10 +64,37 @@ async def put_body(
         bodies=bodies,
     )
     try:
-        done = await commit(ref)
+        done = await commit(ref, early=early)
     except StaleBucketError:
         done = await commit(attrs.evolve(ref, bucket_epoch=(await renew()).epoch))
     return committed_version(done, version)
+
+
+@attrs.define
+class _StagedBody:
+    """A body in shards, and the promises that are asked for while these become durable."""
+
+    _context: Context
+    _ref: RegisterRef
+    early: EarlyPrepare | None = None
+
+    async def store(self, request: PutRequest, head: bytearray, number: int) -> tuple[Part, Seal]:
+        """See store_large."""
+        try:
+            return await store_large(
+                self._context, self._ref, request, head, number, on_closing=self._prepare
+            )
+        except BaseException:
+            self._close()
+            raise
+
+    def _prepare(self) -> None:
+        self._close()  # of an attempt at another code
+        self.early = self._context.table.prepare(self._ref)
+
+    def _close(self) -> None:
+        if self.early is not None:
+            self.early.close()
 
 
 def make_version(

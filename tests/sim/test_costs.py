@@ -1,0 +1,111 @@
+"""What operations cost between nodes: round trips and waits for durability, by a clock that counts nothing else.
+
+Every message takes DELAY, every commit takes COMMIT, everything else takes no time at all: the virtual time of an operation is
+its round trips and its sequential waits, to the microsecond.
+"""
+
+from random import Random
+
+import pytest
+import trio
+
+from cluster.errors import NotFoundError
+from tests.sim.cluster import NODES, ClusterWorld
+from tests.sim.network import LinkSettings
+from tests.sim.run import simulate
+from tests.sim.single_node import put_request
+
+DELAY, COMMIT, READ = 0.010, 0.003, 0.0
+TRIP = 2 * DELAY
+LARGE = 1_000_000  # one chunk, sent while it is staged
+
+
+async def costs_of(rng, trace, work):
+    """Virtual seconds of each of the named operations of `work(store, bucket)`."""
+    found = {}
+    async with trio.open_nursery() as nursery:
+        world = ClusterWorld(rng, nursery, trace)
+        calm = LinkSettings(delay=DELAY, jitter=0.0, bandwidth=1e15)
+        world.network.settings = calm
+        for one in NODES:
+            for other in NODES:
+                world.network.link(one, other).settings = calm
+        for drive in world.bare:
+            drive.faults.commit_seconds, drive.faults.read_seconds = COMMIT, READ
+        await world.settle()
+        store = world.processes[NODES[0]].store
+        bucket = await store.create_bucket("sim", "root", b"")
+        await trio.sleep(2)  # whoever promised first has made its ceiling durable for a while
+
+        async def measure(name, operation):
+            await store.get_bucket("sim")
+            begun = trio.current_time()
+            result = await operation()
+            found[name] = trio.current_time() - begun
+            await trio.sleep(1.5)  # what follows an answer (LEARN) is not waited for by anybody
+            return result
+
+        await work(store, bucket, measure)
+        nursery.cancel_scope.cancel()
+    return found
+
+
+def costs(work, seed):
+    found = {}
+
+    async def main(rng, trace):
+        found.update(await costs_of(rng, trace, work))
+
+    simulate(main, seed=seed)
+    return found
+
+
+async def every_operation(store, bucket, measure):
+    rng = Random(1)
+    await measure("put 100 B", lambda: store.put(bucket, b"small", put_request((1, 100), rng)))
+    await measure("overwrite", lambda: store.put(bucket, b"small", put_request((2, 100), rng)))
+    await measure("put 1 MB", lambda: store.put(bucket, b"large", put_request((3, LARGE), rng)))
+    await measure("get record", lambda: store.get(bucket, b"large"))
+    found = await store.get(bucket, b"large")
+    await measure("get 1 MB", lambda: found.open(0, LARGE))
+    await measure(
+        "list", lambda: store.list(bucket, prefix=b"", delimiter=b"", start=b"", limit=1000)
+    )
+    await measure("bucket", lambda: store.get_bucket("sim"))
+    await measure("delete", lambda: store.delete(bucket, b"small"))
+
+
+# (round trips, waits for durability). A promise may wait for the ceiling: at most one renewal a second.
+EXPECTED = {
+    "put 100 B": (2, 1),
+    "overwrite": (2, 1),
+    "delete": (2, 1),
+    "get record": (1, 0),
+    "list": (1, 0),
+    "bucket": (1, 0),
+    "get 1 MB": (1, 0),
+    "put 1 MB": (2, 2),  # the promises come while the shards become durable
+}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(3))
+def test_round_trips_and_waits_are_what_the_protocol_says(seed):
+    found = costs(every_operation, seed)
+    for name, (trips, waits) in EXPECTED.items():
+        least = trips * TRIP + waits * COMMIT
+        assert least - 1e-6 <= found[name] <= least + 2 * COMMIT, (name, found[name], least)
+
+
+@pytest.mark.sim
+def test_a_write_that_is_given_up_before_its_accept_never_takes_effect():
+    async def work(store, bucket, measure):
+        for size in (100, LARGE):
+            with trio.move_on_after(DELAY / 2) as scope:
+                await store.put(bucket, b"gone", put_request((1, size), Random(1)))
+            assert scope.cancelled_caught
+            await trio.sleep(5)
+            with pytest.raises(NotFoundError):
+                await store.get(bucket, b"gone")
+
+    costs(work, 1)
