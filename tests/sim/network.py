@@ -35,7 +35,7 @@ class LinkSettings:
     dial_seconds: float = 1.0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class Link:
     """What lies on the way from one node to another."""
 
