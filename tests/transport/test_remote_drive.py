@@ -1,21 +1,16 @@
 """Calls between nodes: refused before they act, carried out once, coalesced, bounded, and never waited for in vain."""
 
-from itertools import count
-from random import Random
-
 import attrs
 import pytest
 import trio
 
-from cluster.clock import BALLOT_ZERO, Ballot, HybridClock
+from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.client import RemoteDrive
-from cluster.drives.drive import DriveError, DriveState, ShardMissingError
-from cluster.drives.memory_drive import MemoryDrive
-from cluster.drives.remote_node import Identity, PeerSettings, RefusedError, RemoteNode
-from cluster.drives.server import CallMalformed, DriveServer, NewerLayoutSeen, ServerSettings
-from cluster.ids import BucketId, ClusterId, DriveId, NodeId, RowKey
-from cluster.register.keys import object_row
+from cluster.drives.drive import DriveError, DriveState
+from cluster.drives.remote_node import PeerSettings, RefusedError
+from cluster.drives.server import CallMalformed, NewerLayoutSeen, ServerSettings
+from cluster.ids import ClusterId, DriveId, NodeId, RowKey
 from cluster.register.messages import (
     Accept,
     Accepted,
@@ -29,108 +24,18 @@ from cluster.register.messages import (
 from cluster.register.records import BodyId, BodyRef, KeyState
 from cluster.transport.base import StreamBrokenError
 from cluster.transport.calls import Call
-from cluster.transport.framing import INITIAL_CREDIT
 from cluster.wire import MAX_AHEAD_MS, Refusal
 from tests.contracts.benches import header, stage, version
-from tests.sim.network import LinkSettings, SimNetwork
-from tests.sim.run import SimRuntime, simulate
-
-CLUSTER = ClusterId(b"c" * 16)
-HERE, THERE = NodeId(1), NodeId(2)
-ROW = object_row(BucketId(b"b" * 16), b"key")
-QUERY = Query(row=ROW, epoch=1, bucket_epoch=0)
-
-
-@attrs.define
-class Pair:
-    """A node that asks, and one with two drives that answers."""
-
-    network: SimNetwork
-    nursery: trio.Nursery
-    bare: list[MemoryDrive]
-    server: DriveServer
-    node: RemoteNode
-    drives: list[RemoteDrive]
-    here: SimRuntime
-    there: SimRuntime
-    here_clock: HybridClock
-    there_clock: HybridClock
-    epochs: dict[NodeId, int]
-
-    def caller(self, **changes):
-        """A node like ours, but."""
-        me = Identity(cluster=CLUSTER, node=HERE, epoch=lambda: self.epochs[HERE], start=2)
-        return RemoteNode(
-            self.network.transport(HERE), THERE, me=attrs.evolve(me, **changes),
-            clock=self.here_clock, runtime=self.here, numbers=count(),
-        )  # fmt: skip
-
-
-def between_two_nodes(*, ahead_ms=0, links=None, settings=None, bounds=None):
-    """A test in virtual time with a Pair whose asking node's wall clock is so far ahead."""
-
-    def decorate(test):
-        def run():
-            async def main(rng, trace):
-                async with trio.open_nursery() as nursery:
-                    pair = open_pair(rng, nursery, ahead_ms, links, settings, bounds)
-                    await trio.testing.wait_all_tasks_blocked()
-                    nursery.start_soon(pair.node.run)
-                    if ahead_ms <= MAX_AHEAD_MS:
-                        await pair.node.wait_up()
-                    await test(pair)
-                    nursery.cancel_scope.cancel()
-
-            simulate(main, seed=1, limit=10_000)
-
-        run.__name__ = test.__name__
-        return run
-
-    return decorate
-
-
-def open_pair(rng, nursery, ahead_ms, links, settings, bounds):
-    network = SimNetwork(rng, nursery, links)
-    here, there = SimRuntime(Random(1), offset_ms=ahead_ms), SimRuntime(Random(2))
-    here_clock, there_clock = HybridClock(here.wall_ms, 1), HybridClock(there.wall_ms, 2)
-    epochs = {HERE: 1, THERE: 1}
-    bare = [MemoryDrive(DriveId(bytes([i]) * 16), there, nursery, position=i) for i in range(2)]
-    server = DriveServer(
-        cluster=CLUSTER, node=THERE, epoch=lambda: epochs[THERE], runtime=there, clock=there_clock,
-        drives={drive.drive_id: drive for drive in bare}, settings=bounds,
-    )  # fmt: skip
-    nursery.start_soon(network.transport(THERE).serve, server.handle)
-    node = RemoteNode(
-        network.transport(HERE), THERE, clock=here_clock, runtime=here, numbers=count(), settings=settings,
-        me=Identity(cluster=CLUSTER, node=HERE, epoch=lambda: epochs[HERE], start=1),
-    )  # fmt: skip
-    drives = [RemoteDrive(node, drive.drive_id, position=i) for i, drive in enumerate(bare)]
-    return Pair(
-        network, nursery, bare, server, node, drives, here, there, here_clock, there_clock, epochs
-    )
-
-
-class Answers(list):
-    """Replies as they come."""
-
-    def __init__(self):
-        self.more = trio.Event()
-
-    def __call__(self, reply):
-        self.append(reply)
-        self.more.set()
-
-    async def first(self, seconds=10):
-        with trio.fail_after(seconds):
-            await self.more.wait()
-        return self[0]
-
-
-async def ask(drive, request=QUERY):
-    answers = Answers()
-    drive.submit(request, answers)
-    return await answers.first()
-
+from tests.sim.network import LinkSettings
+from tests.transport.pair import (
+    HERE,
+    QUERY,
+    ROW,
+    THERE,
+    Answers,
+    ask,
+    between_two_nodes,
+)
 
 # -- what headers are for
 
@@ -353,130 +258,3 @@ async def test_a_stream_that_is_cut_fails_its_operations_at_once(pair):
     assert answers == []
     pair.network._connection(HERE, THERE).break_off()
     assert isinstance(await answers.first(0.1), Failed)
-
-
-# -- a peer that comes and goes
-
-
-@between_two_nodes()
-async def test_a_peer_that_cannot_be_reached_is_missing_until_it_answers_again(pair):
-    drive = pair.drives[0]
-    assert drive.state is DriveState.ACTIVE
-    pair.network.partition(HERE, THERE)
-    await trio.sleep(5)
-    assert drive.state is DriveState.MISSING
-    assert isinstance(await ask(drive), Failed)
-    with pytest.raises(DriveError):
-        drive.open_stage(header(), 0)
-    status = await drive.status()
-    assert status.state is DriveState.MISSING
-    assert "node 2" in status.reason
-    pair.network.heal()
-    await trio.sleep(5)
-    assert drive.state is DriveState.ACTIVE
-    assert isinstance(await ask(drive), Value)
-
-
-@between_two_nodes()
-async def test_a_drive_that_fails_is_known_by_the_next_ping(pair):
-    pair.bare[0].fail("its head fell off")
-    await trio.sleep(2)
-    assert pair.drives[0].state is DriveState.FAULTY
-    assert pair.drives[1].state is DriveState.ACTIVE
-
-
-# -- shards
-
-
-@between_two_nodes(links=LinkSettings(window=64 << 20))
-async def test_a_slow_drive_slows_its_writer_down(pair):
-    """Whoever writes is never more than the credit ahead of the drive, even over a network that takes everything."""
-    written, go_on = [], trio.Event()
-    open_stage = pair.bare[0].open_stage
-
-    def slow(*args):
-        inner = open_stage(*args)
-        write = inner.write
-
-        async def waiting(blocks):
-            written.append(sum(map(len, blocks)))
-            await go_on.wait()
-            await write(blocks)
-
-        inner.write = waiting
-        return inner
-
-    pair.bare[0].open_stage = slow
-    blocks = [bytes([i]) * 65536 for i in range(64)]
-    sent = 0
-
-    async def write():
-        nonlocal sent
-        writing = pair.drives[0].open_stage(header(), 0)
-        for run in range(0, 64, 8):
-            await writing.write(blocks[run : run + 8])
-            sent += 8 * 65536
-        await writing.close(bytes(16 * 64))
-
-    pair.nursery.start_soon(write)
-    await trio.sleep(10)
-    assert len(written) == 1
-    assert sent <= INITIAL_CREDIT
-    go_on.set()
-    await trio.sleep(10)
-    assert sum(written) == sent == 64 * 65536
-    got = await pair.drives[0].read_blocks(header(), 0, [65536] * 64)
-    assert [bytes(block) for block in got] == blocks
-
-
-@between_two_nodes(links=LinkSettings(bandwidth=1e6))
-async def test_an_aborted_stage_leaves_nothing_on_either_side(pair):
-    aborted = []
-    open_stage = pair.bare[0].open_stage
-
-    def noting(*args):
-        inner = open_stage(*args)
-        inner.abort = lambda: aborted.append(end)
-        return inner
-
-    pair.bare[0].open_stage = noting
-    for end in ("abort", "cancel", "cut"):
-        writing = pair.drives[0].open_stage(header(), 0)
-        with trio.move_on_after(0.3):
-            await writing.write([bytes(65536)])
-            if end == "cancel":
-                await writing.write([bytes(65536)] * 32)
-        await trio.sleep(0.2)
-        if end == "cut":
-            pair.network._connection(HERE, THERE).break_off()
-        writing.abort()
-        with pytest.raises(DriveError):
-            await writing.write([b"x"])
-        await trio.sleep(3)
-    assert aborted == ["abort", "cancel", "cut"]
-    assert pair.server._under_way == 0
-    with pytest.raises(ShardMissingError):
-        await pair.drives[0].read_blocks(header(), 0, [10])
-
-
-@between_two_nodes()
-async def test_a_block_that_is_damaged_on_its_way_is_never_stored_nor_served(pair):
-    blocks = [bytes(65536), bytes(65536)]
-    await stage(pair.drives[0], header(1), blocks)
-    link = pair.network.link(HERE, THERE)
-    send = link.send
-
-    def damage(pipe, data):
-        if data is not None and len(data) == 65536:
-            data = b"\x01" + data[1:]
-        send(pipe, data)
-
-    link.send = damage
-    with pytest.raises(DriveError, match="damaged"):
-        await stage(pair.drives[0], header(2), blocks)
-    assert len(pair.bare[0].platter.shards) == 1
-    link.send, back = send, pair.network.link(THERE, HERE)
-    send = back.send
-    back.send = damage
-    with pytest.raises(DriveError, match="damaged"):
-        await pair.drives[0].read_blocks(header(1), 0, [65536, 65536])
