@@ -29,19 +29,19 @@ class Caller:
         message = rpc.REPLIES.encode(rpc.ReplyMessage(self.header(), word))
         await self.call.send_message(message, last=last)
 
-    async def answer(self, answers: Sequence[rpc.Answer]) -> None:
+    async def answer(self, answers: Sequence[rpc.Answer], *, last: bool) -> None:
         """Send answers, in as many messages as their size asks for."""
         message = rpc.REPLIES.encode(rpc.ReplyMessage(self.header(), rpc.Answers(tuple(answers))))
         if len(message) <= MAX_MESSAGE:
-            await self.call.send_message(message)
+            await self.call.send_message(message, last=last)
         elif len(answers) > 1:
             half = len(answers) // 2
-            await self.answer(answers[:half])
-            await self.answer(answers[half:])
+            await self.answer(answers[:half], last=False)
+            await self.answer(answers[half:], last=last)
         else:
             one = answers[0]
             failed = pack_reply(Failed(f"the answer has {len(message)} bytes"))
-            await self.answer([rpc.Answer(one.operation, one.drive, one.state, failed)])
+            await self.answer([rpc.Answer(one.operation, one.drive, one.state, failed)], last=last)
 
 
 class Batch:
@@ -72,8 +72,7 @@ class Batch:
                 self._more = trio.Event()
                 answers, self._answers = self._answers, []
                 left -= len(answers)
-                await caller.answer(answers)
-            await caller.call.end()
+                await caller.answer(answers, last=not left)
 
     def _take(self, index: int, place: int, drive: Drive | None, reply: Reply) -> None:
         if isinstance(reply, Page):

@@ -106,7 +106,7 @@ class RemoteDrive:
             set_id, position = self._seat
             return DriveStatus(
                 drive=self._drive_id, path=f"node {self._node.peer}", set_id=set_id, position=position,
-                state=DriveState.MISSING, reason=str(error), usage=None, heal_debt=0,
+                state=DriveState.MISSING, reason=f"node {self._node.peer}: {error}", usage=None, heal_debt=0,
             )  # fmt: skip
 
     async def _ask(self, word: rpc.RequestWord, kind: type[R]) -> R:

@@ -168,11 +168,13 @@ class RemoteNode:
 
     def _read_reply(self, payload: bytes) -> rpc.ReplyWord:
         message = rpc.REPLIES.decode(payload)
-        if message.header.cluster != self._me.cluster:
-            raise WireError("the reply comes from another cluster")
-        merge(message.header, self._clock, self._runtime.wall_ms())
+        is_ours = message.header.cluster == self._me.cluster
+        if is_ours:
+            merge(message.header, self._clock, self._runtime.wall_ms())
         if isinstance(message.word, Refused):
             raise RefusedError(message.word, message.header.epoch)
+        if not is_ours:
+            raise WireError("the reply comes from another cluster")
         return message.word
 
     def _header(self, seconds: float) -> Header:

@@ -22,7 +22,18 @@ from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.transport.framing import MAX_MESSAGE
 from cluster.transport.register_codec import MAX_ROW, ReplyTwin, RequestTwin
-from cluster.wire import Bytes16, Codec, Header, Refused, Text, Uint16, Uint32, Uint63, Wire
+from cluster.wire import (
+    Bytes16,
+    Codec,
+    Header,
+    Refused,
+    Text,
+    Uint16,
+    Uint32,
+    Uint63,
+    Wire,
+    WireError,
+)
 
 MAX_BLOCK = 256 << 10  # bytes of one block
 MAX_RUN = (
@@ -58,7 +69,9 @@ class Shard(Wire, frozen=True):
 
     @property
     def header(self) -> ShardHeader:
-        """As the drive takes it."""
+        """As the drive takes it. Raises WireError for a position that the code does not have."""
+        if self.position >= self.k + self.m:
+            raise WireError(f"position {self.position} of {self.k}+{self.m}")
         return ShardHeader(
             data_id=DataId(self.data_id), owner=RowKey(self.owner), position=self.position,
             k=self.k, m=self.m, block=self.block, codec=self.codec,
@@ -120,7 +133,7 @@ class StatShard(Wire, frozen=True, tag=5):
 
     drive: Bytes16
     data_id: Bytes16
-    position: Uint16
+    position: Annotated[int, msgspec.Meta(ge=0, le=31)]
 
 
 class NoteBad(Wire, frozen=True, tag=6):

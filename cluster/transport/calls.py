@@ -144,8 +144,7 @@ class Call:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise StreamBrokenError("the stream was cut") from error
             if not data:
-                self._framing.receive_eof()
-                raise StreamBrokenError("the peer has said all it had to say")
+                raise StreamBrokenError("the peer has closed the stream")
             self._events.extend(self._framing.receive(data))
         return self._events.popleft()
 

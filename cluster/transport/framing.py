@@ -147,11 +147,6 @@ class Framing:
         del self._buffer[:at]
         return events
 
-    def receive_eof(self) -> None:
-        """The stream has ended. Raises FramingError when the call had not."""
-        if not self._is_cancelled and (self._buffer or not self._peer_has_ended):
-            raise FramingError("the stream ended in the middle of a call")
-
     def _check_header(self, at: int) -> tuple[Kind, int]:
         version, number, zero, length = _HEADER.unpack_from(self._buffer, at)
         if version != VERSION:

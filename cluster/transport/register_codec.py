@@ -15,8 +15,10 @@ import msgspec
 from cluster.clock import MAX_LOGICAL, MAX_PROPOSER, Ballot
 from cluster.ids import BucketId, RowKey
 from cluster.register import messages
+from cluster.register.keys import is_part
 from cluster.register.messages import (
     Accept,
+    Fence,
     Page,
     Promise,
     Reply,
@@ -32,6 +34,7 @@ from cluster.wire import MAX_HLC, Bytes16, Wire, WireError
 MAX_ROW = 16 + 1 + 16 + 2 + 1024  # a part's register: bucket, kind, upload, number, key
 MAX_PAGE_ROWS = 10_000
 BALLOT_BYTES = 16  # packed
+_PART_ROW_BYTES = 16 + 1 + 16 + 2
 _Row = Annotated[bytes, msgspec.Meta(max_length=MAX_ROW)]
 _Short = Annotated[bytes, msgspec.Meta(max_length=1024)]
 _Bodies = dict[Bytes16, bytes]
@@ -112,10 +115,12 @@ def pack_reply(reply: Reply) -> Any:
 
 
 def unpack_request(twin: Any) -> Request:
-    """The request of a decoded twin. Raises WireError for numbers that no ballot or page may have."""
+    """The request of a decoded twin. Raises WireError for what no ballot, register or page may be."""
     request: Request = _kinds[type(twin)](**_named(twin))
     for ballot in _ballots(request):
         _check_ballot(ballot)
+    if not isinstance(request, Scan | ScanUploads | Fence):
+        _check_row(request.row)
     if isinstance(request, Scan | ScanUploads) and not 0 < request.limit <= MAX_PAGE_ROWS:
         raise WireError(f"a page of {request.limit} rows")
     return request
@@ -169,6 +174,12 @@ def _state_ballots(state: KeyState) -> list[Ballot]:
         found.append(version.stamp)
         found += [part.intro for part in version.parts]
     return found
+
+
+def _check_row(row: RowKey) -> None:
+    """Scans may start anywhere; a register has a kind, and a part's has an upload and a number."""
+    if row[16:17] not in {b"o", b"p", b"s"} or (is_part(row) and len(row) < _PART_ROW_BYTES):
+        raise WireError("no register's name")
 
 
 def _check_ballot(ballot: Ballot) -> None:

@@ -17,7 +17,7 @@ from trio.abc import HalfCloseableStream
 from cluster.ids import NodeId
 from cluster.transport.base import PeerDownError, StreamHandler
 
-WINDOW = 256 * 1024  # bytes that a sender may be ahead of its reader
+WINDOW = 256 * 1024
 
 
 @attrs.define(kw_only=True)
@@ -33,9 +33,10 @@ class LinkSettings:
     retransmit_seconds: float = 0.05
     idle_seconds: float = 5.0  # a connection that hears nothing for so long is dead
     dial_seconds: float = 1.0
+    window: int = WINDOW  # bytes that a sender may be ahead of its reader
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class Link:
     """What lies on the way from one node to another."""
 
@@ -143,7 +144,7 @@ class SimStream(HalfCloseableStream):
         self._sending = True
 
     async def _room(self) -> None:
-        while self._out.size >= WINDOW and not self._closed:
+        while self._out.size >= self._out.link.settings.window and not self._closed:
             self._check_sender()
             await self._out.changed.wait()
         self._check_sender()

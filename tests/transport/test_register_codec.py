@@ -184,6 +184,9 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
     [
         Query(row=RowKey(bytes(MAX_ROW + 1)), epoch=1, bucket_epoch=1),
         Query(row=ROW, epoch=-2, bucket_epoch=1),
+        Query(row=RowKey(b"b" * 16), epoch=1, bucket_epoch=1),
+        Query(row=RowKey(b"b" * 16 + b"x"), epoch=1, bucket_epoch=1),
+        Query(row=RowKey(b"b" * 16 + b"p" + b"u" * 17), epoch=1, bucket_epoch=1),
         ReadBody(row=ROW, body=BodyId(b"short"), epoch=1),
         Scan(start=ROW, stop=None, limit=0, epoch=1, bucket_epoch=1),
         Scan(start=ROW, stop=None, limit=1_000_000, epoch=1, bucket_epoch=1),
@@ -238,6 +241,13 @@ def test_damaged_messages_are_a_message_or_one_error(whole, data):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     read_untrusted(bytes(damaged))
     read_untrusted(whole[: data.draw(st.integers(0, len(whole)))])
+
+
+def test_a_shard_at_a_position_that_its_code_does_not_have_is_refused():
+    shard = rpc.Shard(b"d" * 16, ROW, position=6, k=4, m=2, block=65536, codec="c/8")
+    with pytest.raises(WireError):
+        _ = shard.header
+    assert msgspec.structs.replace(shard, position=5).header.position == 5
 
 
 def test_a_message_over_its_cap_is_not_decoded():
