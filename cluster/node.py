@@ -27,7 +27,8 @@ from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
 from cluster.runtime import Runtime
-from cluster.topology.formation import Tolerance, arrange, form_sets, tolerates
+from cluster.topology.formation import arrange, form_sets
+from cluster.topology.tolerance import Tolerance, tolerates
 
 LAYOUT_DOCUMENT = b"layout"
 RETRY_SECONDS = 1.0
@@ -66,7 +67,7 @@ class Node:
     @property
     def tolerance(self) -> Tolerance:
         """What the layout survives."""
-        return tolerates(self.layout.sets, self.layout.k, self.layout.m)
+        return tolerates(self.layout)
 
     async def ready(self) -> tuple[bool, str]:
         """Whether every set has its write quorum, and a line that says what is missing."""

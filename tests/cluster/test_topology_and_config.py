@@ -13,10 +13,25 @@ from cluster import secrets
 from cluster.config import Config, describe, expand_drives, load_config
 from cluster.erasure.profile import Profile
 from cluster.errors import ConfigError
-from cluster.ids import DriveId, NodeId
+from cluster.ids import ClusterId, DriveId, NodeId
+from cluster.layout import Layout
 from cluster.placement import home_set
 from cluster.quorum import Quorum, adaptive_data_shards, durable_shards
-from cluster.topology.formation import arrange, form_sets, tolerates
+from cluster.topology.formation import arrange, form_sets
+from cluster.topology.tolerance import tolerates
+
+
+def layout_of(sets, k, m):
+    return Layout(
+        epoch=1,
+        cluster=ClusterId(bytes(16)),
+        nodes=(),
+        sets=sets,
+        system_set=0,
+        k=k,
+        m=m,
+        codec="c",
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +52,7 @@ def test_what_each_code_survives(code, accept, read, durable, full, writes, read
     quorum = Quorum(k + m)
     assert (quorum.accept, quorum.read, durable_shards(k, k + m)) == (accept, read, durable)
     sets = form_sets([(DriveId(bytes([i])), NodeId(1), 0, i) for i in range(k + m)], Profile(k, m))
-    tolerance = tolerates(sets, k, m)
+    tolerance = tolerates(layout_of(sets, k, m))
     assert (tolerance.full_drives, tolerance.write_drives, tolerance.read_drives) == (
         full,
         writes,
@@ -61,7 +76,7 @@ def test_what_each_code_survives_in_whole_nodes(code, nodes, writes, reads):
     sets = form_sets(
         [(DriveId(bytes([i])), NodeId(i % nodes), 0, i) for i in range(k + m)], Profile(k, m)
     )
-    tolerance = tolerates(sets, k, m)
+    tolerance = tolerates(layout_of(sets, k, m))
     assert (tolerance.write_nodes, tolerance.read_nodes) == (writes, reads)
 
 

@@ -7,7 +7,6 @@ from hypothesis import given, strategies as st
 from cluster.clock import Ballot
 from cluster.drives.index import pack_bodies, unpack_bodies
 from cluster.ids import BucketId, UploadId
-from cluster.layout import ErasureSet, Layout, Node, Position, decode_layout, encode_layout
 from cluster.register.keys import (
     bucket_of,
     is_object,
@@ -63,16 +62,6 @@ STATES = st.builds(
         max_size=2,
     ).map(tuple),
 )
-POSITIONS = st.builds(
-    Position, drive=IDS, node=NUMBERS, voting=st.booleans(), data_complete=st.booleans()
-)
-LAYOUTS = st.builds(
-    Layout, epoch=NUMBERS, cluster=IDS, nodes=st.lists(st.builds(Node, node=NUMBERS, address=TEXT), max_size=2).map(tuple),
-    sets=st.lists(
-        st.builds(ErasureSet, set_id=NUMBERS, positions=st.lists(POSITIONS, max_size=2).map(tuple)), max_size=2
-    ).map(tuple),
-    system_set=NUMBERS, k=NUMBERS, m=NUMBERS, codec=TEXT,
-)  # fmt: skip
 
 
 @given(STATES)
@@ -90,7 +79,6 @@ def test_a_part_list_comes_back(parts):
     [
         (decode_state, encode_state, STATES),
         (decode_parts, encode_parts, st.lists(PARTS, max_size=3).map(tuple)),
-        (decode_layout, encode_layout, LAYOUTS),
     ],
 )
 @given(data=st.data())
