@@ -11,8 +11,10 @@ import attrs
 import msgspec
 
 from cluster.drives.dead_buckets import DeadBuckets
-from cluster.drives.index import HeadRow, Index, pack_bodies, unpack_bodies
+from cluster.drives.index import Index
+from cluster.drives.index_rows import HeadRow, pack_bodies, unpack_bodies
 from cluster.drives.index_threads import GroupCommit, Reader
+from cluster.drives.roll_up import roll_up
 from cluster.drives.row_cache import Row, RowCache
 from cluster.ids import DataId, RowKey, UploadId
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Promised, Write
@@ -381,7 +383,8 @@ class LocalRegisters:
 
         def work(index: Index) -> tuple[list[ScanRow], RowKey | None]:
             if request.delimiter:
-                return index.scan_rolled(
+                return roll_up(
+                    index.scan,
                     request.start,
                     request.stop,
                     request.limit,

@@ -3,20 +3,11 @@
 import apsw
 import pytest
 
-import cluster.drives.index as index_module
+import cluster.drives.roll_up as roll_up_module
 from cluster.clock import Ballot
-from cluster.drives.index import (
-    CHECKSUM_VFS,
-    FILE,
-    PAGE_BYTES,
-    Batch,
-    HeadRow,
-    Index,
-    IndexDamagedError,
-    ShardRow,
-    pack_bodies,
-    unpack_bodies,
-)
+from cluster.drives.index import CHECKSUM_VFS, FILE, PAGE_BYTES, Index, IndexDamagedError
+from cluster.drives.index_rows import Batch, HeadRow, ShardRow, pack_bodies, unpack_bodies
+from cluster.drives.roll_up import roll_up
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.keys import object_row
 from cluster.register.messages import CHOSEN, LIVE
@@ -194,12 +185,12 @@ def test_control_values_and_fences_come_back(index):
 
 
 def test_a_rolled_up_page_has_its_price_and_is_continued(index, monkeypatch):
-    monkeypatch.setattr(index_module, "ROWS_SEEN", 128)
+    monkeypatch.setattr(roll_up_module, "ROWS_SEEN", 128)
     dead = [head(b"p/%04d" % number, flags=CHOSEN) for number in range(500)]
     index.apply(heads(*dead, head(b"z")))
     cursor, found, asked = object_row(BUCKET, b""), [], 0
     while cursor is not None:
-        rows, cursor = index.scan_rolled(cursor, None, 10, b"/", 17)
+        rows, cursor = roll_up(index.scan, cursor, None, 10, b"/", 17)
         found += [row.row for row in rows]
         asked += 1
     assert found == [object_row(BUCKET, b"z")]
@@ -209,7 +200,7 @@ def test_a_rolled_up_page_has_its_price_and_is_continued(index, monkeypatch):
 def test_a_prefix_without_a_successor_ends_the_scan(index):
     last = RowKey(b"\xff" * 20)
     index.apply(Batch(heads={last: HeadRow(last, Ballot(1, 2, 3), LIVE, b"", b"")}))
-    rows, cursor = index.scan_rolled(RowKey(b"\xff"), None, 10, b"\xff", 0)
+    rows, cursor = roll_up(index.scan, RowKey(b"\xff"), None, 10, b"\xff", 0)
     assert [row.row for row in rows] == [last]
     assert cursor is None
 

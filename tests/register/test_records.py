@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cluster.clock import Ballot
-from cluster.drives.index import pack_bodies, unpack_bodies
+from cluster.drives.index_rows import pack_bodies, unpack_bodies
 from cluster.ids import BucketId, UploadId
 from cluster.register.keys import (
     bucket_of,
