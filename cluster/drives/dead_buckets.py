@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from cluster.drives.index import HeadRow, unpack_bodies
+from cluster.drives.index_rows import HeadRow, unpack_bodies
 from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control

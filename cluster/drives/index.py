@@ -6,28 +6,25 @@ rowid table, so that updating a head never rewrites them. docs/formats/index.md 
 
 import ctypes
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 import apsw.sqlite_extra
-import attrs
 import crc32c
 
 from cluster.clock import BALLOT_ZERO, Ballot
+from cluster.drives.index_rows import CHOSEN, LIVE, Batch, HeadRow, ShardRow
+from cluster.drives.roll_up import roll_up
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
-from cluster.register.keys import successor
 from cluster.register.messages import ScanRow
 
 FILE = "meta.db"
 CHECKSUM_VFS = "cksmvfs"
 SCHEMA_VERSION = 1
-CHOSEN, LIVE = 1, 2  # bits of head.flags
 PAGE_BYTES = 4096  # of the file; 8,192 would hold one inline row: twice the writes
-ROWS_SEEN = 16_384  # that one rolled-up page may cost: it then holds fewer rows than were asked for
-_PAGE_ROWS = 128  # that a rolled-up scan reads at a time
 _RESERVED_BYTES = 8  # at the end of every page, for its checksum
 _SCHEMA = """
 CREATE TABLE head(row BLOB PRIMARY KEY, ballot BLOB NOT NULL, flags INTEGER NOT NULL, state BLOB NOT NULL,
@@ -48,62 +45,6 @@ CREATE TABLE ctl(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
 class IndexDamagedError(Exception):
     """The index cannot be read: the drive is out until it is rebuilt."""
-
-
-@attrs.frozen
-class HeadRow:
-    """A row of `head`, as stored. `bodies`: body id -> rowid."""
-
-    row: RowKey
-    ballot: Ballot
-    flags: int
-    state: bytes
-    bodies: bytes
-
-    @property
-    def crc(self) -> int:
-        """Over everything but the flags, which LEARN changes in place; pages are checksummed besides."""
-        return crc32c.crc32c(
-            self.bodies, crc32c.crc32c(self.state, crc32c.crc32c(self.row + self.ballot.pack()))
-        )
-
-
-@attrs.frozen(kw_only=True)
-class ShardRow:
-    """A durable shard. `data` for one that is a row, else it is a file."""
-
-    data_id: DataId
-    position: int
-    owner: RowKey
-    payload_bytes: int
-    digests: bytes | None = None
-    body: int | None = None
-
-
-@attrs.define
-class Batch:
-    """What one transaction writes: gathered on the Trio thread, applied by the writer."""
-
-    heads: dict[RowKey, HeadRow | None] = attrs.field(factory=dict)  # None: delete
-    chosen: set[RowKey] = attrs.field(factory=set)  # set the flag of rows that are not in heads
-    bodies: dict[int, bytes] = attrs.field(factory=dict)
-    drop_bodies: set[int] = attrs.field(factory=set)
-    uploads: dict[RowKey, bool] = attrs.field(factory=dict)
-    shards: list[ShardRow] = attrs.field(factory=list)
-    drop_shards: list[tuple[DataId, int]] = attrs.field(factory=list)
-    heal: dict[tuple[DataId, int], tuple[RowKey, str] | None] = attrs.field(
-        factory=dict
-    )  # None: healed
-    debt: dict[tuple[DataId, int], RowKey] = attrs.field(
-        factory=dict
-    )  # heal, unless the shard is here all the same
-    hints: dict[RowKey, int] = attrs.field(factory=dict)
-    trash: dict[DataId, int] = attrs.field(factory=dict)
-    drop_trash: list[DataId] = attrs.field(factory=list)
-    fences: dict[BucketId, tuple[int, bool]] = attrs.field(factory=dict)
-    ctl: dict[str, bytes] = attrs.field(factory=dict)
-    done: list[Callable[[bool], None]] = attrs.field(factory=list)  # told whether it is durable
-    operations: int = 0
 
 
 class Index:
@@ -314,35 +255,8 @@ class Index:
     def scan_rolled(
         self, start: RowKey, stop: RowKey | None, limit: int, delimiter: bytes, prefix_len: int
     ) -> tuple[list[ScanRow], RowKey | None]:
-        """Like scan, each common prefix shown by one witness: its first row that is live or not known chosen.
-
-        Returns the rows and where to go on; None: `stop` is reached.
-        """
-        found: list[ScanRow] = []
-        cursor: RowKey | None = start
-        seen = 0
-        while cursor is not None and len(found) < limit and seen < ROWS_SEEN:
-            page = self.scan(cursor, stop, _PAGE_ROWS)
-            seen += len(page)
-            cursor = RowKey(page[-1].row + b"\0") if len(page) == _PAGE_ROWS else None
-            skip_to = b""
-            for row in page:
-                if row.row < skip_to:
-                    continue
-                if len(found) == limit:
-                    return found, row.row
-                cut = row.row.find(delimiter, prefix_len)
-                if cut < 0:
-                    found.append(row)
-                elif row.live or not row.chosen or row.ballot is None:
-                    found.append(attrs.evolve(row, rolled_up=True))
-                    end = successor(row.row[: cut + len(delimiter)])
-                    if end is None:
-                        return found, None
-                    skip_to = end
-            if cursor is not None and cursor < skip_to:
-                cursor = RowKey(skip_to)
-        return found, cursor
+        """See roll_up."""
+        return roll_up(self.scan, start, stop, limit, delimiter, prefix_len)
 
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
@@ -422,19 +336,6 @@ class Index:
 def body_crc(rowid: int, data: bytes) -> int:
     """Of a body row; the rowid comes first, so that another row's bytes do not check."""
     return crc32c.crc32c(data, crc32c.crc32c(rowid.to_bytes(8, "big")))
-
-
-def pack_bodies(bodies: Iterable[tuple[bytes, int]]) -> bytes:
-    """head.bodies: 16 bytes of body id and 8 of rowid, each."""
-    return b"".join(body + rowid.to_bytes(8, "big") for body, rowid in bodies)
-
-
-def unpack_bodies(packed: bytes) -> dict[bytes, int]:
-    """Inverse of pack_bodies."""
-    return {
-        packed[at : at + 16]: int.from_bytes(packed[at + 16 : at + 24], "big")
-        for at in range(0, len(packed), 24)
-    }
 
 
 _loaded = False

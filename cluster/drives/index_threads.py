@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import apsw
 import trio
 
-from cluster.drives.index import Batch, HeadRow, Index
+from cluster.drives.index import Index
+from cluster.drives.index_rows import Batch, HeadRow
 from cluster.ids import RowKey
 
 T = TypeVar("T")

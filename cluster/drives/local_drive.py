@@ -27,11 +27,13 @@ from cluster.drives.drive import (
     Stage,
 )
 from cluster.drives.file_ops import FileOps
-from cluster.drives.format import DriveLock, Member, RootGuard
-from cluster.drives.index import CHECKSUM_VFS, Batch, Index, ShardRow
+from cluster.drives.format import Member
+from cluster.drives.index import CHECKSUM_VFS, Index
+from cluster.drives.index_rows import Batch, ShardRow
 from cluster.drives.index_threads import COMMIT_SEQ, GroupCommit, Reader
 from cluster.drives.local_registers import LocalRegisters, ReplyTo
 from cluster.drives.local_stage import LocalStage, is_row_shard
+from cluster.drives.root_guard import DriveLock, RootGuard
 from cluster.drives.shard_files import (
     ShardWriter,
     has_footer,

@@ -11,7 +11,8 @@ import attrs
 import msgspec
 
 from cluster.drives.dead_buckets import DeadBuckets
-from cluster.drives.index import CHOSEN, LIVE, HeadRow, Index, pack_bodies, unpack_bodies
+from cluster.drives.index import Index
+from cluster.drives.index_rows import CHOSEN, LIVE, HeadRow, pack_bodies, unpack_bodies
 from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.drives.row_cache import Row, RowCache
 from cluster.ids import DataId, RowKey, UploadId

@@ -8,7 +8,7 @@ import trio
 
 from cluster.drives.drive import STAGING, Blob, DriveError, DriveState
 from cluster.drives.file_ops import FileOps
-from cluster.drives.index import ShardRow
+from cluster.drives.index_rows import ShardRow
 from cluster.drives.shard_files import ShardWriter
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import ClusterId

@@ -10,10 +10,8 @@ from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import (
     COPIES,
-    DriveLock,
     FormatError,
     Look,
-    RootGuard,
     carry_out,
     decide,
     decode_format,
@@ -24,6 +22,7 @@ from cluster.drives.format import (
     remember_fault,
     write_format,
 )  # fmt: skip
+from cluster.drives.root_guard import DriveLock, RootGuard
 from cluster.errors import ConfigError
 from cluster.topology.formation import arrange
 

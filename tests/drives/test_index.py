@@ -3,18 +3,14 @@
 import apsw
 import pytest
 
-import cluster.drives.index as index_module
 from cluster.clock import Ballot
-from cluster.drives.index import (
-    CHECKSUM_VFS,
+from cluster.drives import roll_up
+from cluster.drives.index import CHECKSUM_VFS, FILE, PAGE_BYTES, Index, IndexDamagedError
+from cluster.drives.index_rows import (
     CHOSEN,
-    FILE,
     LIVE,
-    PAGE_BYTES,
     Batch,
     HeadRow,
-    Index,
-    IndexDamagedError,
     ShardRow,
     pack_bodies,
     unpack_bodies,
@@ -195,7 +191,7 @@ def test_control_values_and_fences_come_back(index):
 
 
 def test_a_rolled_up_page_has_its_price_and_is_continued(index, monkeypatch):
-    monkeypatch.setattr(index_module, "ROWS_SEEN", 128)
+    monkeypatch.setattr(roll_up, "ROWS_SEEN", 128)
     dead = [head(b"p/%04d" % number, flags=CHOSEN) for number in range(500)]
     index.apply(heads(*dead, head(b"z")))
     cursor, found, asked = object_row(BUCKET, b""), [], 0

@@ -1,0 +1,80 @@
+"""What the index of a drive holds and what one commit changes, whichever store is below: rows, and batches of them."""
+
+from collections.abc import Callable, Iterable
+
+import attrs
+import crc32c
+
+from cluster.clock import Ballot
+from cluster.ids import BucketId, DataId, RowKey
+
+CHOSEN, LIVE = 1, 2  # bits of HeadRow.flags
+
+
+@attrs.frozen
+class HeadRow:
+    """A row of `head`, as stored. `bodies`: body id -> rowid."""
+
+    row: RowKey
+    ballot: Ballot
+    flags: int
+    state: bytes
+    bodies: bytes
+
+    @property
+    def crc(self) -> int:
+        """Over everything but the flags, which LEARN changes in place; pages are checksummed besides."""
+        return crc32c.crc32c(
+            self.bodies, crc32c.crc32c(self.state, crc32c.crc32c(self.row + self.ballot.pack()))
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ShardRow:
+    """A durable shard. `data` for one that is a row, else it is a file."""
+
+    data_id: DataId
+    position: int
+    owner: RowKey
+    payload_bytes: int
+    digests: bytes | None = None
+    body: int | None = None
+
+
+@attrs.define
+class Batch:
+    """What one transaction writes: gathered on the Trio thread, applied by the writer."""
+
+    heads: dict[RowKey, HeadRow | None] = attrs.field(factory=dict)  # None: delete
+    chosen: set[RowKey] = attrs.field(factory=set)  # set the flag of rows that are not in heads
+    bodies: dict[int, bytes] = attrs.field(factory=dict)
+    drop_bodies: set[int] = attrs.field(factory=set)
+    uploads: dict[RowKey, bool] = attrs.field(factory=dict)
+    shards: list[ShardRow] = attrs.field(factory=list)
+    drop_shards: list[tuple[DataId, int]] = attrs.field(factory=list)
+    heal: dict[tuple[DataId, int], tuple[RowKey, str] | None] = attrs.field(
+        factory=dict
+    )  # None: healed
+    debt: dict[tuple[DataId, int], RowKey] = attrs.field(
+        factory=dict
+    )  # heal, unless the shard is here all the same
+    hints: dict[RowKey, int] = attrs.field(factory=dict)
+    trash: dict[DataId, int] = attrs.field(factory=dict)
+    drop_trash: list[DataId] = attrs.field(factory=list)
+    fences: dict[BucketId, tuple[int, bool]] = attrs.field(factory=dict)
+    ctl: dict[str, bytes] = attrs.field(factory=dict)
+    done: list[Callable[[bool], None]] = attrs.field(factory=list)  # told whether it is durable
+    operations: int = 0
+
+
+def pack_bodies(bodies: Iterable[tuple[bytes, int]]) -> bytes:
+    """head.bodies: 16 bytes of body id and 8 of rowid, each."""
+    return b"".join(body + rowid.to_bytes(8, "big") for body, rowid in bodies)
+
+
+def unpack_bodies(packed: bytes) -> dict[bytes, int]:
+    """Inverse of pack_bodies."""
+    return {
+        packed[at : at + 16]: int.from_bytes(packed[at + 16 : at + 24], "big")
+        for at in range(0, len(packed), 24)
+    }
