@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from s3.messages import Response
-from s3.ops import buckets, copying, delete_many, listing, multipart, objects
+from s3.ops import buckets, completing, copying, delete_many, listing, multipart, objects
 from s3.request import Context, S3Request
 
 Operation = Callable[[Context, S3Request], Awaitable[Response]]
@@ -37,7 +37,7 @@ HANDLERS: Mapping[str, Operation] = {
     "ListObjectVersions": listing.list_object_versions,
     "CreateMultipartUpload": multipart.create_multipart_upload,
     "UploadPart": multipart.upload_part,
-    "CompleteMultipartUpload": multipart.complete_multipart_upload,
+    "CompleteMultipartUpload": completing.complete_multipart_upload,
     "AbortMultipartUpload": multipart.abort_multipart_upload,
     "ListParts": multipart.list_parts,
     "ListMultipartUploads": multipart.list_multipart_uploads,
