@@ -1,0 +1,1 @@
+"""Who is there: heartbeats, suspicion by majority, and the layout carried along."""
