@@ -122,7 +122,7 @@ class SignedBody:
             if self._seen:
                 decoder.chunk_end(await self._line())
             if decoder.chunk_line(await self._line()) == 0:
-                while decoder.trailer_line(await self._line(at_end=True)):
+                while decoder.trailer_line(await self._trailer_line()):
                     pass
                 if self._pending or await self._raw.readinto(memoryview(bytearray(1))):
                     raise S3Error("IncompleteBody", "There is data behind the last chunk.")
@@ -139,25 +139,39 @@ class SignedBody:
         decoder.data(part[:count])
         return count
 
-    async def _line(self, *, at_end: bool = False) -> bytes:
-        """The next line of the framing, without its CRLF."""
+    async def _trailer_line(self) -> bytes:
+        """The next line behind the last chunk; b"": the end, which some clients leave out.
+
+        AWS signs a trailer with a newline behind it, and minio-go sends that newline before the line's CRLF.
+        """
+        line = await self._line(in_trailer=True)
+        if line.endswith(b"\n"):
+            if await self._line():
+                raise S3Error("MalformedTrailerError")
+            line = line[:-1]
+        return line
+
+    async def _line(self, *, in_trailer: bool = False) -> bytes:
+        """The next line of the framing, without its CRLF; in a trailer, also one that ends in LF, with it."""
         line = b""
         while True:
             found = bytes(self._pending[: aws_chunked.MAX_LINE_BYTES]).find(b"\n")
             if found >= 0:
                 line += bytes(self._pending[: found + 1])
                 self._pending = self._pending[found + 1 :]
-                if not line.endswith(b"\r\n"):
-                    raise S3Error("InvalidChunkSizeError")
-                return line[:-2]
+                if line.endswith(b"\r\n"):
+                    return line[:-2]
+                if in_trailer:
+                    return line
+                raise S3Error("InvalidChunkSizeError")
             line += bytes(self._pending)
             if len(line) > aws_chunked.MAX_LINE_BYTES:
                 raise S3Error("InvalidChunkSizeError")
             scratch = memoryview(bytearray(_SCRATCH_BYTES))
             count = await self._raw.readinto(scratch)
             if not count:
-                if at_end and not line:
-                    return b""  # some clients leave the last empty line out
+                if in_trailer and not line:
+                    return b""
                 raise S3Error("IncompleteBody")
             self._pending = scratch[:count]
 

@@ -97,8 +97,9 @@ CRC = base64.b64encode((0x3610A686).to_bytes(4, "big")).decode()  # CRC32 of b"h
 TRAILED = {"x_amz_decoded_content_length": "5", "x_amz_trailer": "x-amz-checksum-crc32"}
 
 
-async def test_an_unsigned_trailer_is_checked():
-    raw = f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}\r\n\r\n".encode()
+@pytest.mark.parametrize("end", ["\r\n\r\n", "\r\n", "\n\r\n\r\n"])  # the last is minio-go's
+async def test_an_unsigned_trailer_is_checked(end):
+    raw = f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}{end}".encode()
     data, sealed = await drain(
         SignedBody(
             head_with(**TRAILED), Raw(raw, 3), verified("STREAMING-UNSIGNED-PAYLOAD-TRAILER")
@@ -114,6 +115,7 @@ async def test_an_unsigned_trailer_is_checked():
         b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
         b"5\r\nhello\r\n0\r\n\r\n",
         b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n",
+        f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}\nx-amz-meta-a:b\r\n\r\n".encode(),
         b"5\r\nhello\r\n0\r\nx-amz-trailer-signature:00\r\n\r\n",
         b"4\r\nhell\r\n0\r\n\r\n",
         b"6\r\nhello!\r\n0\r\n\r\n",
