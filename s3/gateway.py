@@ -11,9 +11,11 @@ from random import Random
 import attrs
 
 from cluster.errors import ClusterError
+from s3.dispatch import Operation, run
 from s3.errors import S3Error
+from s3.kept_body import KeptBody
 from s3.messages import BodyError, RequestBody, RequestHead, Response
-from s3.ops import HANDLERS, Operation
+from s3.ops import HANDLERS
 from s3.request import Context, Identity, S3Request
 from s3.router import Route, host_bucket, route
 from s3.sigv4 import Verified, parse, verify
@@ -138,12 +140,12 @@ class Gateway:
         request = S3Request(
             head=head,
             route=found,
-            raw_body=body,
+            raw_body=KeptBody(body, head),
             verified=verified,
             identity=identity,
             request_id=request_id,
         )
-        return await self._operations[found.operation](self._context, request)
+        return await run(self._operations[found.operation], self._context, request)
 
     def _authenticate(self, head: RequestHead, found: Route) -> tuple[Verified, Identity]:
         """Who signed the request. Raises S3Error: there is no way past this without a good signature."""

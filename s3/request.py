@@ -8,7 +8,8 @@ import trio
 from cluster.objects.model import Objects
 from s3.body import SignedBody
 from s3.errors import S3Error
-from s3.messages import Headers, RequestBody, RequestHead
+from s3.kept_body import KeptBody
+from s3.messages import Headers, RequestHead
 from s3.router import Query, Route
 from s3.sigv4 import Verified
 
@@ -49,7 +50,7 @@ class S3Request:
 
     head: RequestHead
     route: Route
-    raw_body: RequestBody
+    raw_body: KeptBody
     verified: Verified
     identity: Identity
     request_id: str

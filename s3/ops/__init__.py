@@ -1,12 +1,9 @@
 """S3 operations, translated to words of the object store. The table has no default: what is not in it cannot be reached."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
-from s3.messages import Response
+from s3.dispatch import Operation
 from s3.ops import buckets, copying, delete_many, listing, multipart, objects
-from s3.request import Context, S3Request
-
-Operation = Callable[[Context, S3Request], Awaitable[Response]]
 
 _NOT_CONFIGURED = (
     "NoSuchTagSet", "NoSuchBucketPolicy", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration",

@@ -1,5 +1,6 @@
 """The bucket of a request, as every operation finds it."""
 
+from cluster.errors import NotFoundError
 from cluster.objects.model import Bucket
 from s3.errors import S3Error
 from s3.names import is_bucket_name
@@ -16,14 +17,17 @@ async def find_bucket(
     *,
     expected_owner: bytes = EXPECTED_OWNER,
 ) -> Bucket:
-    """The bucket of that name (None: the request's). Raises NotFoundError("bucket"), or S3Error.
+    """The bucket of that name (None: the request's). Raises S3Error: a NotFoundError("bucket") that comes later is of a stale look.
 
     A caller who says whose bucket it must be is believed to mean it: AccessDenied where it is another's.
     """
     wanted = request.bucket if name is None else name
     if not is_bucket_name(wanted):
         raise S3Error("NoSuchBucket", BucketName=wanted)
-    bucket = await context.objects.get_bucket(wanted)
+    try:
+        bucket = await context.objects.get_bucket(wanted)
+    except NotFoundError:
+        raise S3Error("NoSuchBucket", BucketName=wanted) from None
     owner = request.headers.get(expected_owner)
     if owner is not None and owner != bucket.owner:
         raise S3Error("AccessDenied")

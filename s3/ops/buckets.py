@@ -79,7 +79,7 @@ async def create_bucket(context: Context, request: S3Request) -> Response:
     if request.raw_body.length != 0:
         _check_location(await request.body().read_all(_MAX_CONFIGURATION_BYTES), context.region)
     if not await _create(context, request):
-        known = await find_bucket(context, request)
+        known = await context.objects.get_bucket(request.bucket)
         mine = known.owner == request.identity.owner
         raise S3Error(
             "BucketAlreadyOwnedByYou" if mine else "BucketAlreadyExists", BucketName=request.bucket

@@ -3,8 +3,8 @@
 import attrs
 import trio
 
-from cluster.errors import ClusterError
-from cluster.objects.model import Bucket
+from cluster.errors import ClusterError, NotFoundError
+from cluster.objects.model import Bucket, Precondition
 from s3.conditions import delete_condition
 from s3.errors import S3Error
 from s3.messages import Response
@@ -68,7 +68,7 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
 
     async def work() -> None:
         for index, entry in waiting:
-            outcomes[index] = await _delete_one(context, bucket, entry)
+            outcomes[index] = await _delete_one(context, request, bucket, entry)
 
     async with trio.open_nursery() as nursery:
         for _ in range(min(_AT_A_TIME, len(entries))):
@@ -83,16 +83,33 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
     return Response(status=200, headers=[XML_TYPE], body=document("DeleteResult", xml))
 
 
-async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | None:
+async def _delete_one(
+    context: Context, request: S3Request, bucket: Bucket, entry: _Entry
+) -> S3Error | None:
     try:
         key = entry.key.encode("utf-8", "surrogateescape")
         check_key(key)
         if entry.unsupported is not None:
             return S3Error("NotImplemented", f"{entry.unsupported} of an object is not supported.")
         if entry.version_id in {None, "", "null"}:
-            await context.objects.delete(bucket, key, delete_condition(entry.etag))
+            await _delete(context, request, bucket, key, delete_condition(entry.etag))
     except S3Error as error:
         return error
     except ClusterError as error:
         return translate(error, bucket=bucket.name, key=entry.key)
     return None
+
+
+async def _delete(
+    context: Context,
+    request: S3Request,
+    bucket: Bucket,
+    key: bytes,
+    expect: tuple[Precondition, ...],
+) -> None:
+    try:
+        await context.objects.delete(bucket, key, expect)
+    except NotFoundError:
+        # The bucket was fenced since it was looked up. Only this key is tried again: others are deleted already, and
+        # what was put there since is not to go with them.
+        await context.objects.delete(await find_bucket(context, request), key, expect)

@@ -9,7 +9,9 @@ from urllib.parse import quote
 import attrs
 
 from cluster.errors import ClusterError
+from s3.dispatch import run
 from s3.errors import S3Error
+from s3.kept_body import KeptBody
 from s3.messages import Headers, RequestHead, Response
 from s3.ops import HANDLERS
 from s3.request import Context, Identity, S3Request
@@ -95,11 +97,11 @@ class Client:
             signing_key=b"",
         )  # fmt: skip
         request = S3Request(
-            head=head, route=found, raw_body=Raw(body), verified=verified,
+            head=head, route=found, raw_body=KeptBody(Raw(body), head), verified=verified,
             identity=Identity(access_key="AK", owner="root"), request_id="0",
         )  # fmt: skip
         try:
-            response = await HANDLERS[found.operation](self.context, request)
+            response = await run(HANDLERS[found.operation], self.context, request)
         except ClusterError as error:
             key = None if found.key is None else found.key.decode()
             raise translate(error, bucket=found.bucket, key=key) from error

@@ -8,7 +8,13 @@ import trio
 from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO, Ballot
-from cluster.errors import ExistsError, NotEmptyError, NotFoundError, PreconditionError
+from cluster.errors import (
+    ExistsError,
+    NotEmptyError,
+    NotFoundError,
+    PreconditionError,
+    SupersededError,
+)
 from cluster.ids import BucketId, DataId, UploadId
 from cluster.objects.model import (
     Bucket,
@@ -67,7 +73,10 @@ class FakeObject:
 
     async def open(self, start: int, stop: int) -> FakeReader:
         assert 0 <= start <= stop <= self.version.size
-        data = memoryview(self.store.bodies[self.version.stamp])[start:stop]
+        body = self.store.bodies.get(self.version.stamp)
+        if body is None:
+            raise SupersededError
+        data = memoryview(body)[start:stop]
         self.store.open_readers += 1
         step = 100_000
         return FakeReader(
@@ -113,14 +122,24 @@ class FakeObjects:
 
     async def delete_bucket(self, bucket: Bucket) -> None:
         if any(row[0] == bucket.bucket_id and s.versions for row, s in self.rows.items()):
+            # It was fenced for the look, so whoever has looked it up before must do so again.
+            self.buckets[bucket.name] = attrs.evolve(bucket, epoch=bucket.epoch + 1)
             raise NotEmptyError(bucket.name)
         del self.buckets[bucket.name]
 
+    def collect(self) -> None:
+        """Drop the bytes of what was replaced or deleted: its grace is over."""
+        live = {v.stamp for state in self.rows.values() for v in state.versions}
+        self.bodies = {stamp: body for stamp, body in self.bodies.items() if stamp in live}
+
     # -- objects
 
-    def _state(self, bucket: Bucket, key: bytes) -> KeyState:
+    def _check_bucket(self, bucket: Bucket) -> None:
         if self.buckets.get(bucket.name) != bucket:
             raise NotFoundError("bucket", bucket.name)
+
+    def _state(self, bucket: Bucket, key: bytes) -> KeyState:
+        self._check_bucket(bucket)
         return self.rows.get((bucket.bucket_id, key), KeyState())
 
     def _commit(
@@ -186,6 +205,7 @@ class FakeObjects:
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
     ) -> Listing:
         assert limit >= 1
+        self._check_bucket(bucket)
         entries: dict[bytes, Entry] = {}
         for bucket_id, key in sorted(self.rows):
             state = self.rows[bucket_id, key]
@@ -270,6 +290,7 @@ class FakeObjects:
     async def list_uploads(
         self, bucket: Bucket, *, prefix: bytes, start: bytes, limit: int
     ) -> tuple[Sequence[UploadInfo], bool]:
+        self._check_bucket(bucket)
         infos: list[UploadInfo] = []
         for bucket_id, key in sorted(self.rows):
             uploads = self.rows[bucket_id, key].uploads

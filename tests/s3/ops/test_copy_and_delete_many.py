@@ -43,6 +43,11 @@ async def test_a_copy_has_the_bytes_and_the_metadata(client: Client, size: int) 
     assert client.objects.open_readers == 0
 
 
+async def test_a_missing_bucket_is_named(client: Client) -> None:
+    error = await client.refused("PUT", "/bkt/k", headers={"x-amz-copy-source": "absent/k"})
+    assert (error.code, error.fields) == ("NoSuchBucket", {"BucketName": "absent"})
+
+
 async def test_a_copy_may_replace_the_metadata(client: Client) -> None:
     await client("PUT", "/bkt/k", body=b"x", headers={"x-amz-meta-a": "1"})
     await copy(client, "/bkt/k", "/bkt/k", x_amz_metadata_directive="REPLACE", x_amz_meta_b="2")

@@ -4,9 +4,13 @@ import base64
 import zlib
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
+from cluster.errors import NotEmptyError
+from cluster.objects.model import Bucket
+from cluster.objects.store import ObjectStore
 from tests.objects.local_store import noise, open_store
 from tests.s3.client import Client, md5_header
 
@@ -68,3 +72,44 @@ async def test_a_session(tmp_path: Path) -> None:
         assert (await client("GET", "/bkt/big", "partNumber=2")).body == second
         span = {"Range": f"bytes={5 * MIB - 3}-{5 * MIB + 2}"}
         assert (await client("GET", "/bkt/big", headers=span)).body == first[-3:] + second[:3]
+
+
+@attrs.define
+class _Fencing:
+    """A store in which a bucket is fenced right after it was looked up, once."""
+
+    store: ObjectStore
+    armed: bool = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+    async def get_bucket(self, name: str) -> Bucket:
+        found = await self.store.get_bucket(name)
+        if self.armed:
+            self.armed = False
+            with pytest.raises(NotEmptyError):
+                await self.store.delete_bucket(found)
+        return found
+
+
+@pytest.mark.slow
+async def test_a_refused_bucket_delete_is_not_seen_by_others(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as local:
+        store = _Fencing(local.store)
+        client = Client(store)  # type: ignore[arg-type]
+        await client("PUT", "/bkt")
+        await client("PUT", "/bkt/k", body=b"old")
+        large = noise(5 * MIB)
+        for query, method, sent, status in (
+            ("", "PUT", b"new", 200), ("", "GET", b"", 200), ("", "HEAD", b"", 200), ("uploads", "POST", b"", 200),
+        ):  # fmt: skip
+            store.armed = True
+            assert (await client(method, "/bkt/k", query, body=sent)).status == status
+        store.armed = True
+        assert (await client("GET", "/bkt")).texts("Contents/Key") == ["k"]
+        store.armed = True
+        assert (await client.refused("PUT", "/bkt/k", body=large)).code == "ServiceUnavailable"
+        assert (await client("GET", "/bkt/k")).body == b"new"
+        await client("PUT", "/bkt/k", body=large)
+        assert (await client("GET", "/bkt/k")).body == large
