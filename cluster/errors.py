@@ -49,11 +49,11 @@ class StorageFullError(ClusterError):
 
 
 class NotFoundError(ClusterError):
-    """What was named does not exist; `kind` is "bucket", "key", "version", "upload" or "part"."""
+    """What was named does not exist; `kind` is "bucket", "key", "version", "upload" or "part"; `name` which one, where that helps."""
 
     def __init__(self, kind: str, name: str = "") -> None:
         super().__init__(f"no such {kind}" + (f": {name}" if name else ""))
-        self.kind = kind
+        self.kind, self.name = kind, name
 
 
 class ExistsError(ClusterError):

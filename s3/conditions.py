@@ -30,16 +30,17 @@ def http_seconds(header: str) -> float | None:
 
 def check_read(headers: Headers, etag: str, mtime_ms: int, *, prefix: bytes = b"") -> None:
     """Raises S3Error PreconditionFailed (412) or NotModified (304). `prefix` is b"x-amz-copy-source-" for a source."""
+    of = prefix.decode()
     modified = mtime_ms // 1000  # headers have a resolution of one second
     if_match = headers.get(prefix + b"if-match")
     if if_match is not None:
         if "*" not in (tags := etags(if_match)) and etag not in tags:
-            raise S3Error("PreconditionFailed", Condition="If-Match")
+            raise S3Error("PreconditionFailed", Condition=f"{of}If-Match")
     else:
         since = headers.get(prefix + b"if-unmodified-since")
         seconds = http_seconds(since) if since is not None else None
         if seconds is not None and modified > seconds:
-            raise S3Error("PreconditionFailed", Condition="If-Unmodified-Since")
+            raise S3Error("PreconditionFailed", Condition=f"{of}If-Unmodified-Since")
     none_match = headers.get(prefix + b"if-none-match")
     changed: str | None = None
     if none_match is not None:
@@ -52,7 +53,7 @@ def check_read(headers: Headers, etag: str, mtime_ms: int, *, prefix: bytes = b"
             changed = "If-Modified-Since"
     if changed is not None:
         if prefix:
-            raise S3Error("PreconditionFailed", Condition=changed)
+            raise S3Error("PreconditionFailed", Condition=of + changed)
         raise S3Error("NotModified")
 
 

@@ -19,7 +19,7 @@ from s3.ops import HANDLERS
 from s3.request import Context, Identity, S3Request
 from s3.router import Route, host_bucket, route
 from s3.sigv4 import Verified, parse, verify
-from s3.translate import translate
+from s3.translate import translate_for
 from s3.xml import DECLARATION, element
 
 HEALTH_PREFIX = b"/-/"
@@ -90,7 +90,7 @@ class Gateway:
         except S3Error as error:
             code, response = error.code, _error_response(head, error, request_id)
         except ClusterError as error:
-            translated = translate(error, bucket=trail.bucket, key=trail.key)
+            translated = translate_for(error, head, trail.route)
             code, response = translated.code, _error_response(head, translated, request_id)
         except BodyError:
             # The connection is not to be used again; whether the client still listens is its business.
@@ -133,7 +133,7 @@ class Gateway:
             trail.operation = "Health"
             return await self._health(head)
         found = route(head, domains)
-        trail.operation, trail.bucket = found.operation, found.bucket
+        trail.route, trail.operation, trail.bucket = found, found.operation, found.bucket
         trail.key = None if found.key is None else found.key.decode()
         verified, identity = self._authenticate(head, found)
         trail.access_key = verified.access_key
@@ -181,6 +181,7 @@ class Gateway:
 class _Trail:
     """What is known of a request so far, for errors and the log."""
 
+    route: Route | None = None
     operation: str = "-"
     bucket: str | None = None
     key: str | None = None

@@ -12,13 +12,32 @@ from cluster.errors import (
     UnavailableError,
 )
 from s3.errors import S3Error
+from s3.messages import RequestHead
+from s3.router import Route
 
 RETRY_AFTER = ((b"Retry-After", b"1"),)
 
 
-def translate(error: ClusterError, *, bucket: str | None, key: str | None) -> S3Error:
+def translate_for(error: ClusterError, head: RequestHead, route: Route | None) -> S3Error:
+    """The S3 error for a cluster error that a request met."""
+    if isinstance(error, PreconditionError) and not error.absent:
+        # A write has one condition at most.
+        none_match = b"if-none-match" in head.headers
+        condition = "If-None-Match" if none_match else "If-Match"
+        return S3Error("PreconditionFailed", Condition=condition)
+    if route is None:
+        return translate(error, bucket=None, key=None)
+    key = None if route.key is None else route.key.decode()
+    return translate(error, bucket=route.bucket, key=key, upload=route.query.get("uploadId"))
+
+
+def translate(
+    error: ClusterError, *, bucket: str | None, key: str | None, upload: str | None = None
+) -> S3Error:
     """The S3 error for a cluster error."""
     match error:
+        case NotFoundError(kind="upload"):
+            return S3Error("NoSuchUpload", UploadId=upload)
         case NotFoundError(kind=kind):
             return _not_found(kind, bucket, key)
         case PreconditionError(absent=True):
@@ -47,8 +66,6 @@ def _not_found(kind: str, bucket: str | None, key: str | None) -> S3Error:
     match kind:
         case "bucket":
             return S3Error("NoSuchBucket", BucketName=bucket)
-        case "upload":
-            return S3Error("NoSuchUpload")
         case "part":
             return S3Error("InvalidPart")
         case "version":

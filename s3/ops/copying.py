@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 import trio
 
+from cluster.errors import NotFoundError
 from cluster.objects.model import Object, PutRequest, Seal, Source
 from cluster.objects.source import object_source
 from s3.checksums import ALGORITHMS, Algorithm, algorithm_named, encode_value
@@ -65,7 +66,12 @@ async def _find_source(context: Context, request: S3Request) -> tuple[CopySource
     bucket = await find_bucket(
         context, request, source.bucket, expected_owner=EXPECTED_SOURCE_OWNER
     )
-    found = await context.objects.get(bucket, source.key)
+    try:
+        found = await context.objects.get(bucket, source.key)
+    except NotFoundError as error:
+        if error.kind != "key":
+            raise
+        raise S3Error("NoSuchKey", Key=source.key.decode()) from None
     version = found.version
     check_read(request.headers, version.validator, version.mtime_ms, prefix=b"x-amz-copy-source-")
     return source, found

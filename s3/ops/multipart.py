@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import attrs
 import msgspec
 
+from cluster.errors import NotFoundError
 from cluster.ids import UploadId
 from cluster.objects.model import Part, PartChoice, PutRequest, Seal, Upload, UploadInfo
 from s3.checksums import (
@@ -185,9 +186,17 @@ async def complete_multipart_upload(context: Context, request: S3Request) -> Res
         meta = msgspec.structs.replace(meta, checksum_value=value)
         return Seal(validator=f"{md5.hexdigest()}-{len(parts)}", attributes=encode(meta))
 
-    version = await context.objects.complete_upload(
-        bucket, request.key, upload, [item.choice for item in listed], judge, expect
-    )
+    choices = [item.choice for item in listed]
+    try:
+        version = await context.objects.complete_upload(
+            bucket, request.key, upload, choices, judge, expect
+        )
+    except NotFoundError as error:
+        if error.kind != "part":
+            raise
+        raise _invalid_part(
+            request, next(c for c in choices if str(c.number) == error.name)
+        ) from None
     host = request.headers.get(b"host") or ""
     xml = element("Location", f"http://{host}{request.head.path.decode('latin-1')}")
     xml += element("Bucket", request.bucket) + element("Key", request.key.decode())
@@ -258,12 +267,16 @@ def _check_parts(request: S3Request, listed: Sequence[_Listed], parts: Sequence[
         known = decode_part(part.attributes)
         for name, value in item.checksums.items():
             if name == known.checksum and value != encode_value(known.value):
-                raise S3Error(
-                    "InvalidPart",
-                    UploadId=request.query.get("uploadId"),
-                    PartNumber=part.number,
-                    ETag=part.validator,
-                )
+                raise _invalid_part(request, item.choice)
+
+
+def _invalid_part(request: S3Request, choice: PartChoice) -> S3Error:
+    return S3Error(
+        "InvalidPart",
+        UploadId=request.query.get("uploadId"),
+        PartNumber=choice.number,
+        ETag=choice.validator,
+    )
 
 
 async def abort_multipart_upload(context: Context, request: S3Request) -> Response:

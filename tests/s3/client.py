@@ -17,7 +17,7 @@ from s3.ops import HANDLERS
 from s3.request import Context, Identity, S3Request
 from s3.router import route
 from s3.sigv4 import UNSIGNED_PAYLOAD, Verified
-from s3.translate import translate
+from s3.translate import translate_for
 from tests.s3.fake_objects import START_MS, FakeObjects
 
 XMLNS = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -103,8 +103,7 @@ class Client:
         try:
             response = await run(HANDLERS[found.operation], self.context, request)
         except ClusterError as error:
-            key = None if found.key is None else found.key.decode()
-            raise translate(error, bucket=found.bucket, key=key) from error
+            raise translate_for(error, head, found) from error
         return await _read(response)
 
     async def refused(self, *args: str, **kwargs: object) -> S3Error:

@@ -43,9 +43,11 @@ async def test_a_copy_has_the_bytes_and_the_metadata(client: Client, size: int) 
     assert client.objects.open_readers == 0
 
 
-async def test_a_missing_bucket_is_named(client: Client) -> None:
+async def test_a_missing_source_is_named(client: Client) -> None:
     error = await client.refused("PUT", "/bkt/k", headers={"x-amz-copy-source": "absent/k"})
     assert (error.code, error.fields) == ("NoSuchBucket", {"BucketName": "absent"})
+    error = await client.refused("PUT", "/bkt/k", headers={"x-amz-copy-source": "bkt/absent"})
+    assert (error.code, error.fields) == ("NoSuchKey", {"Key": "absent"})
 
 
 async def test_a_copy_may_replace_the_metadata(client: Client) -> None:
@@ -70,7 +72,9 @@ async def test_conditions_of_a_copy(client: Client) -> None:
         ("x-amz-copy-source-if-unmodified-since", "Thu, 01 Jan 1998 00:00:00 GMT"),
     ):
         headers = {"x-amz-copy-source": "bkt/k", name: value}
-        assert (await client.refused("PUT", "/bkt/l", headers=headers)).status == 412
+        error = await client.refused("PUT", "/bkt/l", headers=headers)
+        assert error.status == 412
+        assert str(error.fields["Condition"]).lower() == name
     await copy(client, "bkt/k", "/bkt/l", if_none_match="*")
     headers = {"x-amz-copy-source": "bkt/k", "if-none-match": "*"}
     assert (await client.refused("PUT", "/bkt/l", headers=headers)).status == 412

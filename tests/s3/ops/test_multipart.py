@@ -123,6 +123,17 @@ async def test_a_wrong_list_of_parts_changes_nothing(
     assert (await client("GET", "/bkt/k")).body == b"a"
 
 
+@pytest.mark.parametrize("wrong", [(3, etag(b"a")), (2, etag(b"c"))])
+async def test_a_part_that_is_not_there_is_named(client: Client, wrong: tuple[int, str]) -> None:
+    upload = await begin(client, x_amz_checksum_algorithm="CRC32")
+    await part(client, upload, 1, BIG)
+    await part(client, upload, 2, b"b")
+    body = listing((1, etag(BIG)), wrong)
+    error = await client.refused("POST", "/bkt/k", f"uploadId={upload}", body=body)
+    facts = {"UploadId": upload, "PartNumber": wrong[0], "ETag": wrong[1].strip('"')}
+    assert (error.code, error.fields) == ("InvalidPart", facts)
+
+
 @pytest.mark.parametrize("number", ["0", "10001", "x", ""])
 async def test_part_numbers_have_limits(client: Client, number: str) -> None:
     upload = await begin(client)
@@ -212,6 +223,7 @@ async def test_conditions_of_a_completion(client: Client) -> None:
             "POST", "/bkt/k", f"uploadId={upload}", body=body, headers=header
         )
         assert error.code == "PreconditionFailed"
+        assert error.fields == {"Condition": next(iter(header))}
     right = {"If-Match": etag(b"there")}
     await client("POST", "/bkt/k", f"uploadId={upload}", body=body, headers=right)
     assert (await client("GET", "/bkt/k")).body == b"a"
@@ -226,7 +238,7 @@ async def test_an_aborted_upload_is_gone(client: Client) -> None:
         ("DELETE", "", b""), ("GET", "", b""), ("POST", "", body), ("PUT", "partNumber=1&", b"a"),
     ):  # fmt: skip
         error = await client.refused(method, "/bkt/k", f"{query}uploadId={upload}", body=sent)
-        assert error.code == "NoSuchUpload"
+        assert (error.code, error.fields) == ("NoSuchUpload", {"UploadId": upload})
     assert (await client.refused("GET", "/bkt/k", "uploadId=nonsense")).code == "NoSuchUpload"
 
 
