@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from s3.dispatch import Operation
-from s3.ops import buckets, copying, delete_many, listing, multipart, objects
+from s3.ops import buckets, completing, copying, delete_many, listing, multipart, objects
 
 _NOT_CONFIGURED = (
     "NoSuchTagSet", "NoSuchBucketPolicy", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration",
@@ -34,7 +34,7 @@ HANDLERS: Mapping[str, Operation] = {
     "ListObjectVersions": listing.list_object_versions,
     "CreateMultipartUpload": multipart.create_multipart_upload,
     "UploadPart": multipart.upload_part,
-    "CompleteMultipartUpload": multipart.complete_multipart_upload,
+    "CompleteMultipartUpload": completing.complete_multipart_upload,
     "AbortMultipartUpload": multipart.abort_multipart_upload,
     "ListParts": multipart.list_parts,
     "ListMultipartUploads": multipart.list_multipart_uploads,

@@ -7,8 +7,8 @@ from hypothesis import given, strategies as st
 
 from s3.errors import CODES, S3Error
 from s3.names import check_key, is_bucket_name
+from s3.ops.completing import parse_complete
 from s3.ops.delete_many import parse_delete
-from s3.ops.multipart import parse_complete
 from s3.xml import MAX_DEPTH, document, element, parse, text, timestamp
 
 

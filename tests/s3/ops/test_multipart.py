@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from s3.ops.multipart import MIN_PART_BYTES
+from s3.ops.completing import MIN_PART_BYTES
 from tests.s3.client import Answer, Client, etag
 
 BIG = bytes(MIN_PART_BYTES)
