@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from cluster.errors import NotFoundError, SupersededError, UnavailableError
 from s3.messages import Response
+from s3.object_meta import check_customer_keys
 from s3.request import Context, S3Request
 
 Operation = Callable[[Context, S3Request], Awaitable[Response]]
@@ -16,6 +17,7 @@ Operation = Callable[[Context, S3Request], Awaitable[Response]]
 
 async def run(operation: Operation, context: Context, request: S3Request) -> Response:
     """The operation's response. Raises S3Error, ClusterError."""
+    check_customer_keys(request.headers)
     try:
         return await operation(context, request)
     except SupersededError:

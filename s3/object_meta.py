@@ -30,6 +30,11 @@ STORAGE_CLASSES = frozenset({
 _UNSUPPORTED = (
     b"x-amz-server-side-encryption", b"x-amz-object-lock-", b"x-amz-website-redirect-location", b"x-amz-write-offset-bytes",
 )  # fmt: skip
+_CUSTOMER_KEYS = tuple(
+    prefix + b"server-side-encryption-customer-" + name
+    for prefix in (b"x-amz-", b"x-amz-copy-source-")
+    for name in (b"algorithm", b"key", b"key-md5")
+)
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, array_like=True):
@@ -106,6 +111,13 @@ def check_unsupported(headers: Headers) -> None:
     if headers.get(b"x-amz-tagging"):
         raise S3Error("NotImplemented", Header="x-amz-tagging")
     check_acl(headers)
+
+
+def check_customer_keys(headers: Headers) -> None:
+    """Refuse a customer's own keys (SSE-C) with whatever operation they come. Raises S3Error."""
+    for name in _CUSTOMER_KEYS:
+        if name in headers:
+            raise S3Error("NotImplemented", Header=name.decode())
 
 
 def check_acl(headers: Headers) -> None:
