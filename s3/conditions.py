@@ -1,6 +1,7 @@
 """Conditional requests: reads by RFC 9110 section 13.2.2, writes as preconditions that travel with the commit."""
 
 import functools
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -78,6 +79,23 @@ def write_conditions(headers: Headers) -> tuple[Precondition, ...]:
         tags = etags(if_match)
         conditions.append(Present() if "*" in tags else ValidatorIn(validators=tuple(tags)))
     return tuple(conditions)
+
+
+def check_write(expect: Sequence[Precondition], etag: str | None, key: bytes) -> None:
+    """Whether a write's conditions hold on an object with that ETag (None: there is none). Raises S3Error as the commit would.
+
+    Only the commit's own check counts; this one spares a client the sending of a body.
+    """
+    for condition in expect:
+        match condition:
+            case Absent() if etag is not None:
+                raise S3Error("PreconditionFailed", Condition="If-None-Match")
+            case Present() | ValidatorIn() if etag is None:
+                raise S3Error("NoSuchKey", Key=key.decode())
+            case ValidatorIn(validators=validators) if etag not in validators:
+                raise S3Error("PreconditionFailed", Condition="If-Match")
+            case _:
+                pass
 
 
 def delete_condition(if_match: str | None) -> tuple[Precondition, ...]:

@@ -1,7 +1,8 @@
-"""The bucket of a request, as every operation finds it."""
+"""What operations look at before they begin: the bucket, and the object that a write is to replace."""
 
 from cluster.errors import NotFoundError
-from cluster.objects.model import Bucket
+from cluster.objects.model import Bucket, Precondition
+from s3.conditions import check_write
 from s3.errors import S3Error
 from s3.names import is_bucket_name
 from s3.request import Context, S3Request
@@ -32,3 +33,18 @@ async def find_bucket(
     if owner is not None and owner != bucket.owner:
         raise S3Error("AccessDenied")
     return bucket
+
+
+async def refuse_early(
+    context: Context, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]
+) -> None:
+    """Refuse a write whose conditions do not hold now, before anything is read for it. Raises S3Error."""
+    if not expect:
+        return
+    etag: str | None = None
+    try:
+        etag = (await context.objects.get(bucket, key)).version.validator
+    except NotFoundError as error:
+        if error.kind != "key":
+            raise
+    check_write(expect, etag, key)

@@ -24,7 +24,7 @@ from s3.object_meta import (
     from_headers,
     with_checksum,
 )
-from s3.ops.access import EXPECTED_SOURCE_OWNER, find_bucket
+from s3.ops.access import EXPECTED_SOURCE_OWNER, find_bucket, refuse_early
 from s3.ops.multipart import part_number, upload_id, upload_meta
 from s3.ops.objects import MAX_PUT_BYTES, XML_TYPE, read_body
 from s3.ranges import parse_copy_range
@@ -159,6 +159,7 @@ async def copy_object(context: Context, request: S3Request) -> Response:
 
     expect = write_conditions(request.headers)
     bucket = await find_bucket(context, request)
+    await refuse_early(context, bucket, request.key, expect)
     async with _reading(context, found, 0, size) as body:
         put = PutRequest(source=body, digests=copied.digests, seal=seal, expect=expect)
         version = await context.objects.copy(found, bucket, request.key, put)

@@ -21,7 +21,7 @@ from s3.object_meta import (
     storage_class_headers,
     with_checksum,
 )
-from s3.ops.access import find_bucket
+from s3.ops.access import find_bucket, refuse_early
 from s3.ranges import parse_range
 from s3.request import Context, S3Request
 from s3.xml import document, element
@@ -53,6 +53,7 @@ async def put_object(context: Context, request: S3Request) -> Response:
         return Seal(validator=sealed.md5.hex(), attributes=encode(stored))
 
     bucket = await find_bucket(context, request)
+    await refuse_early(context, bucket, request.key, expect)
     version = await context.objects.put(
         bucket, request.key, PutRequest(source=body, digests=body.digests, seal=seal, expect=expect)
     )

@@ -68,6 +68,7 @@ class Client:
     objects: FakeObjects = attrs.field(factory=FakeObjects)
     region: str = "us-east-1"
     context: Context = attrs.field(init=False)
+    sent: Raw = attrs.field(init=False)  # the body of the last request
 
     def __attrs_post_init__(self) -> None:
         self.context = Context(
@@ -92,12 +93,13 @@ class Client:
             method=method, path=quote(path).encode(), query=query.encode(), headers=Headers(items), remote="test",
         )  # fmt: skip
         found = route(head, ())
+        self.sent = Raw(body)
         verified = Verified(
             access_key="AK", payload=UNSIGNED_PAYLOAD, presigned=False, signature="", amz_date="", scope="",
             signing_key=b"",
         )  # fmt: skip
         request = S3Request(
-            head=head, route=found, raw_body=KeptBody(Raw(body), head), verified=verified,
+            head=head, route=found, raw_body=KeptBody(self.sent, head), verified=verified,
             identity=Identity(access_key="AK", owner="root"), request_id="0",
         )  # fmt: skip
         try:

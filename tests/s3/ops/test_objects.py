@@ -158,6 +158,27 @@ async def test_conditions_of_writes(client: Client) -> None:
     assert error.code == "NotImplemented"
 
 
+@pytest.mark.parametrize(
+    ("key", "condition", "code"),
+    [
+        ("k", {"If-None-Match": "*"}, "PreconditionFailed"),
+        ("k", {"If-Match": '"x"'}, "PreconditionFailed"),
+        ("absent", {"If-Match": '"x"'}, "NoSuchKey"),
+        ("absent", {"If-Match": "*"}, "NoSuchKey"),
+    ],
+)
+async def test_a_write_that_cannot_succeed_does_not_ask_for_its_body(
+    client: Client, key: str, condition: dict[str, str], code: str
+) -> None:
+    for name in ("k", "source"):
+        await client("PUT", f"/bkt/{name}", body=b"old")
+    error = await client.refused("PUT", f"/bkt/{key}", body=b"new", headers=condition)
+    assert (error.code, client.sent.at) == (code, 0)
+    source = {"x-amz-copy-source": "bkt/source"}
+    error = await client.refused("PUT", f"/bkt/{key}", headers=condition | source)
+    assert error.code == code
+
+
 async def test_deletes(client: Client) -> None:
     assert (await client("DELETE", "/bkt/missing")).status == 204
     assert (await client("DELETE", "/bkt/missing", headers={"If-Match": '"x"'})).status == 204

@@ -178,6 +178,18 @@ async def test_an_object_that_was_replaced_is_read_anew(
     assert objects.open_readers == 0
 
 
+async def test_a_condition_holds_when_the_write_takes_effect(
+    client: Client, objects: Interfering
+) -> None:
+    async def replace() -> None:
+        await client("PUT", "/bkt/k", body=b"another's")
+
+    objects.after_object.append(replace)  # the condition is looked at before the body is read
+    error = await client.refused("PUT", "/bkt/k", body=b"new", headers={"If-Match": etag(b"old")})
+    assert (error.code, objects.after_object) == ("PreconditionFailed", [])
+    assert (await client("GET", "/bkt/k")).body == b"another's"
+
+
 async def test_an_object_that_was_deleted_is_gone(client: Client, objects: Interfering) -> None:
     async def delete() -> None:
         await client("DELETE", "/bkt/k")
