@@ -18,7 +18,6 @@ SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 FORMS = frozenset({SIGNED, SIGNED_TRAILER, UNSIGNED_TRAILER})
 MAX_LINE_BYTES = 4096
-MAX_TRAILERS = 4
 _SIGNED_LINE = re.compile(rb"([0-9a-fA-F]{1,16});chunk-signature=([0-9a-f]{64})")
 _PLAIN_LINE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[!-~]*)?")
 
@@ -26,10 +25,14 @@ _PLAIN_LINE = re.compile(rb"([0-9a-fA-F]{1,16})(?:;[!-~]*)?")
 class ChunkDecoder:
     """Checks one body's framing and signatures."""
 
-    def __init__(self, form: str, verified: Verified, decoded_length: int) -> None:
+    def __init__(
+        self, form: str, verified: Verified, decoded_length: int, trailer: bytes | None
+    ) -> None:
         assert form in FORMS
         self._signed = form != UNSIGNED_TRAILER
         self._has_trailer = form != SIGNED
+        # What is not announced would not be checked, so it must not be there.
+        self._known = {trailer, b"x-amz-trailer-signature"}
         self._verified = verified
         self._previous = verified.signature
         self._chunk_signature = ""
@@ -93,11 +96,7 @@ class ChunkDecoder:
             return False
         name, colon, value = line.partition(b":")
         name = name.strip().lower()
-        if (
-            not (self._has_trailer and colon)
-            or name in self.trailers
-            or len(self.trailers) >= MAX_TRAILERS
-        ):
+        if not (self._has_trailer and colon) or name not in self._known or name in self.trailers:
             raise S3Error("MalformedTrailerError")
         self.trailers[name] = value.strip()
         return True

@@ -58,7 +58,8 @@ class SignedBody:
         self.size_hint: int | None = raw.length
         if self._form in aws_chunked.FORMS:
             self.size_hint = _decoded_length(head)
-            self._decoder = ChunkDecoder(self._form, verified, self.size_hint)
+            trailer = (head.headers.get(b"x-amz-trailer") or "").strip().lower().encode() or None
+            self._decoder = ChunkDecoder(self._form, verified, self.size_hint, trailer)
         elif self._form.startswith("STREAMING-"):
             raise S3Error("NotImplemented", f"x-amz-content-sha256 {self._form} is not supported.")
         elif self._form != UNSIGNED_PAYLOAD and not _HEX.fullmatch(self._form):

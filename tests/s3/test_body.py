@@ -117,6 +117,8 @@ async def test_an_unsigned_trailer_is_checked(end):
         b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n",
         f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}\nx-amz-meta-a:b\r\n\r\n".encode(),
         b"5\r\nhello\r\n0\r\nx-amz-trailer-signature:00\r\n\r\n",
+        f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}\r\nx-amz-checksum-sha1:x\r\n\r\n".encode(),
+        f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{CRC}\r\nx-amz-meta-a:b\r\n\r\n".encode(),
         b"4\r\nhell\r\n0\r\n\r\n",
         b"6\r\nhello!\r\n0\r\n\r\n",
         b"5\nhello\n0\n\n",
@@ -132,6 +134,18 @@ async def test_a_malformed_unsigned_upload_is_refused(raw):
                 head_with(**TRAILED), Raw(raw), verified("STREAMING-UNSIGNED-PAYLOAD-TRAILER")
             )
         )
+
+
+async def test_a_trailer_that_was_not_announced_is_not_ignored():
+    head = head_with(x_amz_decoded_content_length="5")
+    for trailer, fits in (("", True), (f"x-amz-checksum-crc32:{CRC}\r\n", False)):
+        raw = f"5\r\nhello\r\n0\r\n{trailer}\r\n".encode()
+        body = SignedBody(head, Raw(raw), verified("STREAMING-UNSIGNED-PAYLOAD-TRAILER"))
+        if fits:
+            assert (await drain(body))[0] == b"hello"
+        else:
+            with pytest.raises(S3Error, match="MalformedTrailerError"):
+                await drain(body)
 
 
 SHA = hashlib.sha256(b"hello").hexdigest()
