@@ -4,7 +4,9 @@ import re
 
 from s3.errors import S3Error
 
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile(
+    r"bytes=([0-9]{0,40})-([0-9]{0,40})"
+)  # some clients mean "to the end" by 2**64 - 1
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -41,7 +43,7 @@ def unsatisfiable(header: str, size: int) -> S3Error:
 
 def parse_copy_range(header: str, size: int) -> tuple[int, int]:
     """x-amz-copy-source-range: both ends given and inside the source. Raises S3Error."""
-    found = re.fullmatch(r"bytes=(\d{1,19})-(\d{1,19})", header)
+    found = re.fullmatch(r"bytes=([0-9]{1,19})-([0-9]{1,19})", header)
     if found is None:
         raise S3Error(
             "InvalidArgument", "The x-amz-copy-source-range value must be of the form bytes=first-last",

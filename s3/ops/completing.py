@@ -16,8 +16,8 @@ from s3.errors import S3Error
 from s3.messages import Headers, Response
 from s3.object_meta import ObjectMeta, checksum_headers, decode, decode_part, encode
 from s3.ops.access import find_bucket
-from s3.ops.multipart import MAX_PARTS, upload_id, upload_meta
-from s3.ops.objects import XML_TYPE
+from s3.ops.multipart import upload_id, upload_meta
+from s3.ops.objects import MAX_PARTS, XML_TYPE
 from s3.request import Context, S3Request
 from s3.xml import document, element, parse
 
@@ -39,7 +39,7 @@ def parse_complete(body: bytes) -> list[_Listed]:
     listed = []
     for node in root.all("Part"):
         number, etag = node.get("PartNumber"), node.get("ETag")
-        if number is None or etag is None or not re.fullmatch(r"\d{1,5}", number):
+        if number is None or etag is None or not re.fullmatch(r"[0-9]{1,5}", number):
             raise S3Error("MalformedXML")
         if not 1 <= int(number) <= MAX_PARTS:
             raise S3Error(

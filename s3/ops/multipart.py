@@ -16,6 +16,7 @@ from s3.checksums import (
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.object_meta import (
+    STANDARD,
     ObjectMeta,
     PartMeta,
     decode,
@@ -23,13 +24,13 @@ from s3.object_meta import (
     encode,
     from_headers,
 )
+from s3.ops import objects
 from s3.ops.access import find_bucket
 from s3.ops.listing import ListParams
 from s3.ops.objects import XML_TYPE, bounded_int, quoted
 from s3.request import Context, S3Request
 from s3.xml import document, element, timestamp
 
-MAX_PARTS = 10_000
 _PAGE = 1000
 
 
@@ -43,13 +44,7 @@ def upload_id(request: S3Request) -> UploadId:
 
 def part_number(request: S3Request) -> int:
     """The part number that the query names. Raises S3Error."""
-    text = request.query.get("partNumber") or ""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_PARTS):
-        raise S3Error(
-            "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive",
-            ArgumentName="partNumber", ArgumentValue=text,
-        )  # fmt: skip
-    return int(text)
+    return objects.part_number(request.query.get("partNumber") or "")
 
 
 def upload_meta(upload: Upload) -> ObjectMeta:
@@ -149,7 +144,9 @@ async def list_parts(context: Context, request: S3Request) -> Response:
     )
     xml += f"<Initiator>{element('ID', owner)}{element('DisplayName', owner)}</Initiator>"
     xml += f"<Owner>{element('ID', owner)}{element('DisplayName', owner)}</Owner>"
-    xml += element("StorageClass", "STANDARD") + element("PartNumberMarker", after)
+    xml += element("StorageClass", meta.storage_class or STANDARD) + element(
+        "PartNumberMarker", after
+    )
     if meta.checksum:
         xml += element("ChecksumAlgorithm", meta.checksum) + element(
             "ChecksumType", meta.checksum_type
@@ -201,7 +198,8 @@ async def list_multipart_uploads(context: Context, request: S3Request) -> Respon
         else:
             xml += (
                 f"<Upload>{params.element('Key', key)}{element('UploadId', upload.upload_id.hex())}"
-                f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+                f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner>"
+                f"{element('StorageClass', upload_meta(upload).storage_class or STANDARD)}"
                 f"{element('Initiated', timestamp(upload.mtime_ms))}</Upload>"
             )
     return Response(

@@ -27,6 +27,7 @@ from s3.request import Context, S3Request
 from s3.xml import document, element
 
 MAX_PUT_BYTES = 5 << 30
+MAX_PARTS = 10_000
 _INLINE_RESPONSE_BYTES = 64 * 1024  # smaller bodies go out with the head, in one send
 _NOT_IN_HEADERS = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 _OVERRIDES = {
@@ -165,14 +166,12 @@ def _overrides(request: S3Request) -> dict[str, str]:
 
 
 async def _part_range(found: Object, text: str) -> tuple[int, int, int]:
-    """Start, stop and part count (0: not a multipart object)."""
-    if not (text.isdecimal() and 1 <= int(text) <= 10_000):
-        raise S3Error(
-            "InvalidArgument",
-            "Part number must be an integer between 1 and 10000, inclusive",
-            ArgumentName="partNumber",
-        )
-    number = int(text)
+    """Start, stop and part count (0: not a multipart object).
+
+    Parts are counted in their order, whatever numbers they were uploaded under: a client that is told of x-amz-mp-parts-count
+    asks for 1 up to that.
+    """
+    number = part_number(text)
     version = found.version
     if version.upload_id is None:
         if number != 1:
@@ -183,6 +182,16 @@ async def _part_range(found: Object, text: str) -> tuple[int, int, int]:
         raise S3Error("InvalidPartNumber", ActualPartCount=len(parts), PartNumberRequested=number)
     start = sum(part.size for part in parts[: number - 1])
     return start, start + parts[number - 1].size, len(parts)
+
+
+def part_number(text: str) -> int:
+    """A part's number as it stands in a query. Raises S3Error."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_PARTS):
+        raise S3Error(
+            "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive",
+            ArgumentName="partNumber", ArgumentValue=text,
+        )  # fmt: skip
+    return int(text)
 
 
 def _common_headers(
