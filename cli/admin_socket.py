@@ -51,6 +51,11 @@ class AdminHandler:
             return _json(500, {"error": f"{type(error).__name__}: {error}"})
         return _json(404, {"error": "no such admin call"})
 
+    def refuse(self, remote: str, status: int, code: str, message: str) -> Response:
+        """See s3.messages.Handler."""
+        del remote, code
+        return _json(status, {"error": message})
+
 
 def _json(status: int, content: Any) -> Response:
     return Response(

@@ -16,6 +16,7 @@ from s3.errors import S3Error
 from s3.kept_body import KeptBody
 from s3.messages import BodyError, RequestBody, RequestHead, Response
 from s3.ops import HANDLERS
+from s3.ops.objects import XML_TYPE
 from s3.request import Context, Identity, S3Request
 from s3.router import Route, host_bucket, route
 from s3.sigv4 import Verified, parse, verify
@@ -82,7 +83,7 @@ class Gateway:
     async def handle(self, head: RequestHead, body: RequestBody) -> Response:
         """See s3.messages.Handler."""
         began = self._context.now()
-        request_id = f"{self._rng.getrandbits(64):016X}"
+        request_id = self._new_id()
         trail = _Trail()
         code: str | None = None
         try:
@@ -103,6 +104,27 @@ class Gateway:
                 "InternalError",
                 _error_response(head, S3Error("InternalError"), request_id),
             )
+        return self._finish(
+            response, request_id, began, trail, code, remote=head.remote, method=head.method
+        )
+
+    def refuse(self, remote: str, status: int, code: str, message: str) -> Response:
+        """See s3.messages.Handler."""
+        began = self._context.now()
+        request_id = self._new_id()
+        response = Response(
+            status=status, headers=[XML_TYPE], body=_error_body(code, message, "", request_id)
+        )
+        return self._finish(response, request_id, began, _Trail(), code, remote=remote, method="-")
+
+    def _new_id(self) -> str:
+        return f"{self._rng.getrandbits(64):016X}"
+
+    def _finish(
+        self, response: Response, request_id: str, began: float, trail: "_Trail", code: str | None,
+        *, remote: str, method: str,
+    ) -> Response:  # fmt: skip
+        """What every answer carries, and its line in the log."""
         response.headers += [
             (b"x-amz-request-id", request_id.encode()),
             (b"x-amz-id-2", request_id.encode()),
@@ -112,8 +134,8 @@ class Gateway:
         self._emit(
             Answered(
                 request_id=request_id,
-                remote=head.remote,
-                method=head.method,
+                remote=remote,
+                method=method,
                 operation=trail.operation,
                 bucket=trail.bucket,
                 key=trail.key,
@@ -193,13 +215,18 @@ def _error_response(head: RequestHead, error: S3Error, request_id: str) -> Respo
     if error.status == 304 or head.method == "HEAD":
         return Response(status=error.status, headers=headers, length=0)
     fields = "".join(element(name, value) for name, value in error.fields.items())
-    resource = head.path.decode("latin-1")
+    fields += element("Resource", head.path.decode("latin-1"))
+    headers.append(XML_TYPE)
+    body = _error_body(error.code, error.message, fields, request_id)
+    return Response(status=error.status, headers=headers, body=body)
+
+
+def _error_body(code: str, message: str, fields: str, request_id: str) -> bytes:
     body = (
-        f"{DECLARATION}<Error>{element('Code', error.code)}{element('Message', error.message)}{fields}"
-        f"{element('Resource', resource)}{element('RequestId', request_id)}{element('HostId', request_id)}</Error>"
+        f"{DECLARATION}<Error>{element('Code', code)}{element('Message', message)}{fields}"
+        f"{element('RequestId', request_id)}{element('HostId', request_id)}</Error>"
     )
-    headers.append((b"Content-Type", b"application/xml"))
-    return Response(status=error.status, headers=headers, body=body.encode("utf-8", "replace"))
+    return body.encode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=4)

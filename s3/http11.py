@@ -43,7 +43,7 @@ class Connection:
                     if not await self._serve_one():
                         return
                 except HeadError as error:
-                    await self._send([_refusal(error)])
+                    await self._refuse(error)
                     return
                 except (trio.BrokenResourceError, OSError, BodyError):
                     return
@@ -128,12 +128,12 @@ class Connection:
     async def _respond(self, head: RequestHead, response: Response, *, keep: bool) -> None:
         body = response.body
         if isinstance(body, bytes):
-            start = _head_bytes(head, response, len(body), keep=keep)
+            start = _head_bytes(head.http_version, response, len(body), keep=keep)
             await self._send([start] if head.method == "HEAD" or not body else [start + body])
             return
         try:
             assert response.length is not None
-            start = _head_bytes(head, response, response.length, keep=keep)
+            start = _head_bytes(head.http_version, response, response.length, keep=keep)
             if head.method == "HEAD":
                 await self._send([start])
                 return
@@ -150,6 +150,12 @@ class Connection:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 await body.aclose()
+
+    async def _refuse(self, error: HeadError) -> None:
+        response = self._handler.refuse(self._remote, error.status, error.code, str(error))
+        assert isinstance(response.body, bytes)
+        start = _head_bytes("1.1", response, len(response.body), keep=False)
+        await self._send([start + response.body])
 
     async def _send(self, buffers: Sequence[bytes | memoryview]) -> None:
         pending = list(buffers)
@@ -250,7 +256,7 @@ def _keeps_alive(head: RequestHead) -> bool:
     return wish != b"close" if head.http_version == "1.1" else wish == b"keep-alive"
 
 
-def _head_bytes(head: RequestHead, response: Response, length: int, *, keep: bool) -> bytes:
+def _head_bytes(version: str, response: Response, length: int, *, keep: bool) -> bytes:
     lines = [_STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status]
     for name, value in response.headers:
         if b"\r" in value or b"\n" in value or b"\0" in value:
@@ -262,16 +268,7 @@ def _head_bytes(head: RequestHead, response: Response, length: int, *, keep: boo
         lines.append(b"Content-Length: %d\r\n" % length)
     if not keep:
         lines.append(b"Connection: close\r\n")
-    elif head.http_version == "1.0":
+    elif version == "1.0":
         lines.append(b"Connection: keep-alive\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
-
-
-def _refusal(error: HeadError) -> bytes:
-    body = f"<Error><Code>{error.code}</Code><Message>{error}</Message></Error>".encode()
-    status = _STATUS_LINES[error.status]
-    return (
-        b"%sContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-        % (status, len(body), body)
-    )

@@ -103,3 +103,7 @@ class Handler(Protocol):
     async def handle(self, head: RequestHead, body: RequestBody) -> Response:
         """Answer one request."""
         ...
+
+    def refuse(self, remote: str, status: int, code: str, message: str) -> Response:
+        """Answer what cannot be read as a request."""
+        ...

@@ -4,12 +4,14 @@ import hashlib
 import random
 
 import pytest
+import trio
 
 from cluster.errors import QuorumError, StorageFullError
 from s3.gateway import Answered, Failure, Gateway, GatewaySettings
 from s3.messages import Headers, RequestHead, Response
 from s3.ops import HANDLERS
 from s3.request import Context, Identity
+from s3.server import HttpServer, bound_port, open_listeners
 from s3.sigv4 import EMPTY_SHA256, sign_request
 
 ACCESS, SECRET, NOW, DATE = "AKTEST", "a-secret-for-tests", 1369353600.0, "20130524T000000Z"
@@ -143,6 +145,30 @@ async def test_errors_become_s3_errors_with_an_id(error, status, code):
 async def test_a_head_error_has_no_body():
     answer, _ = await one(QuorumError(4, 3), "HEAD")
     assert (answer.status, answer.body) == (503, b"")
+
+
+async def test_a_head_that_is_refused_is_answered_with_an_id_and_logged():
+    events = []
+    server = HttpServer(gateway(Untouchable(), events))
+    listeners = await open_listeners("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, listeners)
+        stream = await trio.open_tcp_stream("127.0.0.1", bound_port(listeners))
+        await stream.send_all(b"GET /bucket/<key> HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n")
+        async with stream:
+            with trio.fail_after(5):
+                head, _, body = b"".join([part async for part in stream]).partition(b"\r\n\r\n")
+        nursery.cancel_scope.cancel()
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 400 Bad Request"
+    headers = dict(line.split(b": ", 1) for line in lines[1:])
+    assert {b"x-amz-id-2", b"Date", b"Server"} <= set(headers)
+    assert b"<RequestId>" + headers[b"x-amz-request-id"] + b"</RequestId>" in body
+    assert headers[b"Connection"] == b"close"
+    assert int(headers[b"Content-Length"]) == len(body)
+    (event,) = events
+    assert (event.status, event.code, event.remote) == (400, "InvalidRequest", "127.0.0.1")
+    assert event.request_id.encode() == headers[b"x-amz-request-id"]
 
 
 async def test_health_needs_no_signature_and_is_no_bucket():

@@ -88,6 +88,9 @@ class Echo:
             data += bytes(buffer[:count])
         return Response(status=200, headers=[(b"X-Path", head.path)], body=data)
 
+    def refuse(self, remote, status, code, message):
+        return Response(status=status, body=code.encode())
+
 
 class Big:
     def __init__(self, *, fail=False):
@@ -241,6 +244,7 @@ async def test_a_bad_head_is_answered_and_ends_the_connection():
         )
         answer = await until_closed(stream)
         assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.endswith(b"InvalidRequest")
 
 
 @pytest.mark.slow
