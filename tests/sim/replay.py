@@ -1,13 +1,14 @@
-"""`python -m tests.sim.replay SEED`: one run of the simulator, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster]`: one run of the simulator, with its trace, to its end or its violation."""
 
 import sys
 
+from tests.sim import cluster, single_node
 from tests.sim.run import simulate
-from tests.sim.single_node import scenario
 
 
 def main():
     lines = []
+    scenario = cluster.scenario if "cluster" in sys.argv[2:] else single_node.scenario
 
     async def watched(rng, trace):
         trace.lines = lines

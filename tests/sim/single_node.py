@@ -1,6 +1,9 @@
 """One node over six MemoryDrives in virtual time: faults by an atlas, clients, and every checker afterwards."""
 
+import contextlib
 import hashlib
+import itertools
+from functools import partial
 from random import Random
 
 import trio
@@ -10,12 +13,19 @@ from cluster.drives.drive import DriveState
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
-from cluster.errors import ClusterError, NotFoundError, OutcomeUnknownError, PreconditionError
+from cluster.errors import (
+    ClusterError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PreconditionError,
+    UnavailableError,
+)
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout
 from cluster.metadata.table import Table, TableSettings
 from cluster.objects.context import ObjectSettings
-from cluster.objects.model import Absent, PutRequest, Seal, ValidatorIn
+from cluster.objects.model import Absent, PartChoice, PutRequest, Seal, ValidatorIn
+from cluster.objects.source import object_source
 from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.acceptor import Limits
@@ -25,6 +35,9 @@ from tests.sim.checkers import ListPage, Op, ViolationError, check_linearizable,
 from tests.sim.run import SimRuntime
 
 KEYS = (b"a", b"b/1", b"b/2", b"c")
+KINDS = {
+    "put": 26, "get": 33, "delete": 14, "create": 8, "replace": 10, "upload": 6, "copy": 5,
+}  # fmt: skip
 SIZES = (0, 1, 100, 4096, 4097, 20_000, 70_000, 300_000)
 
 
@@ -50,11 +63,17 @@ def content(value):
     return (seed * (size // 32 + 1))[:size]
 
 
-def put_request(value, rng, expect=()):
-    data = content(value)
+def part_request(data, rng):
+    validator = hashlib.sha256(data).hexdigest()
+    return PutRequest(
+        source=Bytes(data, rng), seal=lambda _: Seal(validator=validator, attributes=b"")
+    )
+
+
+def put_request(value, rng, expect=(), source=None):
     md5 = hashlib.md5(usedforsecurity=False)
     return PutRequest(
-        source=Bytes(data, rng),
+        source=Bytes(content(value), rng) if source is None else source,
         digests=[md5],
         seal=lambda size: Seal(validator=f"{value[0]}-{value[1]}", attributes=b""),
         expect=expect,
@@ -136,12 +155,12 @@ class World:
                 await self.one(store, bucket, name)
 
     async def one(self, store, bucket, name):
-        kind = self.rng.choices(["put", "get", "delete", "create", "replace"], [30, 35, 15, 8, 12])[
-            0
-        ]
+        kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
         key = self.rng.choice(KEYS)
-        op = Op(kind=kind, key=key, start=trio.current_time())
-        if kind in {"put", "create", "replace"}:
+        # An upload and a copy are PUTs, as far as the key is concerned.
+        as_key = "put" if kind in {"upload", "copy"} else kind
+        op = Op(kind=as_key, key=key, start=trio.current_time())
+        if kind in {"put", "create", "replace", "upload"}:
             op.value = (next(self.numbers), self.rng.choice(SIZES))
         if kind == "replace":
             seen = [other.value for other in self.history if other.key == key and other.value]
@@ -149,10 +168,10 @@ class World:
         self.history.append(op)
         try:
             with trio.move_on_after(self.rng.choice([0.01, 30, 30, 30, 30])) as scope:
-                await self.carry_out(store, bucket, op)
+                await self.carry_out(kind, store, bucket, op)
                 op.outcome = "ok"
             if scope.cancelled_caught:
-                op.outcome = "unknown"
+                op.outcome = "failed" if kind == "copy" and op.value is None else "unknown"
         except PreconditionError:
             op.outcome = "refused"
         except OutcomeUnknownError:
@@ -161,10 +180,10 @@ class World:
             op.outcome = "failed"
             self.trace.say(name, type(error).__name__)
         op.end = trio.current_time() if op.outcome in {"ok", "refused"} else float("inf")
-        self.trace.say(name, op.kind, op.key, op.value, op.outcome)
+        self.trace.say(name, kind, op.key, op.value, op.outcome)
 
-    async def carry_out(self, store, bucket, op):
-        match op.kind:
+    async def carry_out(self, kind, store, bucket, op):
+        match kind:
             case "get":
                 op.value = await self.read(store, bucket, op.key)
             case "delete":
@@ -181,6 +200,64 @@ class World:
                     put_request(op.value, self.rng, (ValidatorIn(validators=(tag,)),)),
                 )
 
+            case "upload":
+                await self.upload(store, bucket, op)
+            case "copy":
+                await self.copy(store, bucket, op)
+
+    async def upload(self, store, bucket, op):
+        """A multipart upload: parts are sent twice, Complete is repeated, Abort races with it."""
+        rng, data = self.rng, content(op.value)
+        upload = await store.create_upload(bucket, op.key, b"")
+        count = rng.choice([1, 2, 3, 3, 18]) if len(data) > 100 else 1
+        cuts = [0, *sorted(rng.sample(range(1, max(len(data), 2)), count - 1)), len(data)]
+        choices = []
+        for number, (start, stop) in enumerate(itertools.pairwise(cuts), 1):
+            bodies = [b"superseded"] if rng.random() < 0.1 else []
+            for body in [*bodies, data[start:stop]]:
+                part = await store.put_part(bucket, op.key, upload, number, part_request(body, rng))
+            choices.append(PartChoice(number=number, validator=part.validator))
+        verdicts = []
+
+        async def finish(call):
+            try:
+                verdicts.append(await call())
+            except ClusterError as error:
+                verdicts.append(error)
+
+        seal = Seal(validator=f"{op.value[0]}-{op.value[1]}", attributes=b"")
+        complete = partial(
+            store.complete_upload, bucket, op.key, upload, choices, lambda _, __: seal
+        )
+        async with trio.open_nursery() as nursery:
+            for _ in range(rng.choice([1, 1, 2])):
+                nursery.start_soon(finish, complete)
+            if rng.random() < 0.2:
+                nursery.start_soon(self.abort, store, bucket, op.key, upload)
+        errors = [verdict for verdict in verdicts if isinstance(verdict, ClusterError)]
+        if len(errors) == len(verdicts):
+            unknown = [error for error in errors if isinstance(error, OutcomeUnknownError)]
+            raise (unknown or errors)[0]
+
+    @staticmethod
+    async def abort(store, bucket, key, upload):
+        with contextlib.suppress(ClusterError):
+            await store.abort_upload(bucket, key, upload)
+
+    async def copy(self, store, bucket, op):
+        """A copy of whatever lies under another key."""
+        try:
+            found = await store.get(bucket, self.rng.choice(KEYS))
+        except NotFoundError as error:
+            raise UnavailableError("there is nothing to copy") from error
+        number, _, size = found.version.validator.partition("-")
+        source = await object_source(found)
+        try:
+            op.value = (int(number), int(size))
+            await store.copy(found, bucket, op.key, put_request(op.value, self.rng, source=source))
+        finally:
+            await source.aclose()
+
     async def read(self, store, bucket, key):
         try:
             found = await store.get(bucket, key)
@@ -195,7 +272,23 @@ class World:
         await reader.aclose()
         if data != content(value):
             raise ViolationError(f"{key!r}: wrong bytes for {value}")
+        if data and self.rng.random() < 0.3:
+            await self.read_range(found, key, data)
         return value
+
+    async def read_range(self, found, key, data):
+        start = self.rng.randrange(len(data))
+        stop = self.rng.randint(start + 1, len(data))
+        with contextlib.suppress(UnavailableError):  # it was replaced meanwhile, or drives went
+            reader = await found.open(start, stop)
+            got = b""
+            try:
+                while (buffers := await reader.next()) is not None:
+                    got += b"".join(buffers)
+            finally:
+                await reader.aclose()
+            if got != data[start:stop]:
+                raise ViolationError(f"{key!r}: wrong bytes in {start}..{stop}")
 
     async def list_page(self, store, bucket):
         begun = trio.current_time()

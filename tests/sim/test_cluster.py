@@ -20,7 +20,9 @@ def test_seeds(request, batch):
         try:
             simulate(scenario, seed=seed)
         except BaseException as error:
-            raise AssertionError(f"seed {seed} of the cluster scenario") from error
+            raise AssertionError(
+                f"seed {seed}: python -m tests.sim.replay {seed} cluster"
+            ) from error
 
 
 def test_one_seed_is_one_run():
