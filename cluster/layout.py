@@ -58,7 +58,7 @@ class Position(_Document, frozen=True):
     since: int = 1  # the epoch in which this drive came here
     learner: Seat | None = None
     previous: Seat | None = None
-    silent_since: int = 0  # the epoch in which the position ceased to vote; 0: it votes
+    vote_since: int = 1  # the epoch in which the position began to vote, or ceased to
 
     @property
     def seat(self) -> Seat:
@@ -109,8 +109,9 @@ class Layout(_Document, frozen=True):
     chunk: int = CHUNK_BYTES
     pools: tuple[Pool, ...] = ()  # none: all sets are one nameless pool
     system: tuple[Seat, ...] = ()
-    system_next: tuple[Seat, ...] = ()  # not empty: the system set is changing to these drives
-    system_since: int = 0  # the epoch in which that change began
+    system_next: tuple[Seat, ...] = ()  # they learn the system registers: accepts count with them
+    system_previous: tuple[Seat, ...] = ()  # were the system set before: accepts count with them
+    system_since: int = 0  # the epoch in which the one or the other began
 
     @property
     def n(self) -> int:
@@ -143,7 +144,8 @@ class Layout(_Document, frozen=True):
                 for seat in (position.seat, position.learner, position.previous):
                     if seat is not None:
                         found[seat] = None
-        found |= dict.fromkeys(self.system) | dict.fromkeys(self.system_next)
+        for seats in (self.system, self.system_next, self.system_previous):
+            found |= dict.fromkeys(seats)
         return tuple(found)
 
 
@@ -225,9 +227,8 @@ def _check_sets(layout: Layout) -> None:
         for number, position in enumerate(erasure_set.positions):
             where = f"set {index} position {number}"
             _check(1 <= position.since <= layout.epoch, f"{where}: since epoch {position.since}")
-            silent = position.silent_since
-            _check(0 <= silent <= layout.epoch, f"{where}: silent since epoch {silent}")
-            _check(not (position.voting and silent), f"{where} votes and is silent")
+            voting = position.vote_since
+            _check(1 <= voting <= layout.epoch, f"{where}: vote since epoch {voting}")
             seats = [s for s in (position.seat, position.learner, position.previous) if s]
             taken.update(seat.drive for seat in seats)
     _check(all(len(drive) == DRIVE_ID_BYTES for drive in taken), "a drive id is not 16 bytes long")
@@ -250,11 +251,14 @@ def _check_system(layout: Layout) -> None:
     else:
         _check(0 <= layout.system_set < len(layout.sets), f"system set {layout.system_set}")
         _check(not layout.system, "the system set is both a set and a list of drives")
-    for seats in (layout.system, layout.system_next):
+    for seats in (layout.system, layout.system_next, layout.system_previous):
         drives = {seat.drive for seat in seats}
         _check(len(drives) == len(seats), "a drive is twice in the system set")
         _check(all(len(drive) == DRIVE_ID_BYTES for drive in drives), "the id of a system drive")
-    changing = bool(layout.system_next)
-    _check(not changing or len(layout.system_next) in SYSTEM_SIZES, "the next system set's size")
+    following, leaving = layout.system_next, layout.system_previous
+    changing = bool(following or leaving)
+    _check(not (following and leaving), "two changes of the system set at once")
+    _check(not following or len(following) in SYSTEM_SIZES, "the next system set's size")
+    _check(not leaving or layout.system_set == NAMED_SEATS, "the system set that was left")
     _check(changing == (layout.system_since > 0), "the beginning of the system set's change")
     _check(layout.system_since <= layout.epoch, f"system set since epoch {layout.system_since}")

@@ -35,7 +35,7 @@ CHANGING = replace(
                 replace(LAYOUT.sets[0].positions[0], learner=seat(9, 0)),
                 replace(
                     LAYOUT.sets[0].positions[1],
-                    voting=False, data_complete=False, since=5, silent_since=5, previous=seat(9, 1),
+                    voting=False, data_complete=False, since=5, vote_since=5, previous=seat(9, 1),
                 ),
                 LAYOUT.sets[0].positions[2],
             ),
@@ -53,11 +53,11 @@ def test_what_is_written_is_read_back(layout):
 def test_the_stored_bytes_are_pinned():
     layout = make_layout(1, 1, 1, 0)
     assert encode_layout(layout) == (
-        b"SCLY\x01\x9e\x01\xc4\x10" + b"c" * 16
+        b"SCLY\x01\x9f\x01\xc4\x10" + b"c" * 16
         + b"\x91\x94\x01\xad10.0.0.1:9001\xc4\x00\xa6active"
-        + b"\x91\x92\x00\x91\x98\xc4\x10" + drive(1000) + b"\x01\xc3\xc3\x01\xc0\xc0\x00"
+        + b"\x91\x92\x00\x91\x98\xc4\x10" + drive(1000) + b"\x01\xc3\xc3\x01\xc0\xc0\x01"
         + b"\x00\x01\x00\xb1isa_l_rs_cauchy/8\xce\x00\x01\x00\x00\xce\x00\x40\x00\x00"
-        + b"\x90\x90\x90\x00"
+        + b"\x90\x90\x90\x90\x00"
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_damaged_bytes_are_refused_or_mean_something_whole(data):
 
 @given(st.binary(max_size=64))
 def test_any_other_bytes_are_refused_by_name(junk):
-    for prefix in (b"", MAGIC, MAGIC + b"\x01", MAGIC + b"\x01\x9e"):
+    for prefix in (b"", MAGIC, MAGIC + b"\x01", MAGIC + b"\x01\x9f"):
         with pytest.raises(LayoutError):
             decode_layout(prefix + junk)
 
@@ -120,6 +120,19 @@ TWICE = replace(
         ({"system_set": 2, "system": ()}, "system set 2"),
         ({"system_next": LAYOUT.system[:1]}, "beginning"),
         ({"system_next": LAYOUT.system[:2], "system_since": 1}, "size"),
+        (
+            {"system_next": LAYOUT.system[:1], "system_previous": LAYOUT.system, "system_since": 1},
+            "at once",
+        ),
+        (
+            {
+                "system": (),
+                "system_set": 0,
+                "system_previous": LAYOUT.system,
+                "system_since": 1,
+            },
+            "was left",
+        ),
     ],
 )
 def test_a_layout_that_does_not_hold_together_is_refused(changes, why):

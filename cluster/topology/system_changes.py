@@ -1,0 +1,123 @@
+"""Changes of the system set, 1 -> 3 -> 5 -> 7 drives and back, by joint quorums, in three epochs.
+
+    e+1  N learns:  an ACCEPT needs O and N, a read O       begin
+    e+2  N leads:   an ACCEPT needs O and N, a read N       turn: N has learnt, Qw of O hold e+1
+    e+3  N alone                                            settle: Qw of O hold e+2
+
+PROTOCOL.md section 2 drops O with e+2. Then a coordinator that is still at e+1 reads O, or the one drive of it, while
+another at e+2 writes to N without it: the two do not meet. With the joint quorum in force for an epoch more, the reads
+of each epoch meet the accepts of its neighbours, and old epochs are fenced by those who hold the newer one.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from cluster.ids import DriveId
+from cluster.layout import NAMED_SEATS, SYSTEM_SIZES, Layout, Seat
+from cluster.quorum import Quorum
+from cluster.topology.changes import Evidence, refuse_in_flight
+from cluster.topology.refusals import (
+    NoSuchPlaceError,
+    NotAdoptedError,
+    NotSyncedError,
+    NotThisStepError,
+)
+
+
+def choose_system_seats(
+    layout: Layout, size: int, avoid: Collection[DriveId] = ()
+) -> tuple[Seat, ...]:
+    """That many drives on as many nodes as possible; those that are system drives already are preferred.
+
+    Raises NoSuchPlaceError where there are too few drives or the size is none of those allowed.
+    """
+    if size not in SYSTEM_SIZES:
+        raise NoSuchPlaceError(f"no system set of {size} drives: take 1, 3, 5 or 7")
+    present = layout.system_seats
+    voters = [p.seat for s in layout.sets for p in s.positions if p.voting and p.data_complete]
+    # Present members first; the rest in the order of positions, which is interleaved across nodes.
+    wanted = [s for s in dict.fromkeys((*present, *voters)) if s.drive not in avoid and s in voters]
+    if len(wanted) < size:
+        raise NoSuchPlaceError(
+            f"{size} system drives are asked for and {len(wanted)} are fit for it: take a smaller size"
+        )
+    chosen: list[Seat] = []
+    on_node: Counter[int] = Counter()
+    while len(chosen) < size:
+        fewest = min(on_node[seat.node] for seat in wanted if seat not in chosen)
+        seat = next(s for s in wanted if s not in chosen and on_node[s.node] == fewest)
+        chosen.append(seat)
+        on_node[seat.node] += 1
+    return tuple(chosen)
+
+
+def begin_system_change(layout: Layout, size: int, *, avoid: Collection[DriveId] = ()) -> Layout:
+    """First epoch: the drives that are to be the system set learn. `avoid`: drives that are dead or about to go."""
+    refuse_in_flight(layout)
+    following = choose_system_seats(layout, size, avoid)
+    if set(following) == set(layout.system_seats):
+        raise NotThisStepError("the system set is like that already: nothing is to be done")
+    epoch = layout.epoch + 1
+    return replace(layout, epoch=epoch, system_next=following, system_since=epoch)
+
+
+def cancel_system_change(layout: Layout) -> Layout:
+    """Back to the old drives, which no epoch so far could do without; not after the turn."""
+    if not layout.system_next:
+        raise NotThisStepError(
+            "no change of the system set can be cancelled: after the turn, settle it and change back"
+        )
+    return replace(layout, epoch=layout.epoch + 1, system_next=(), system_since=0)
+
+
+def turn_system(layout: Layout, evidence: Evidence) -> Layout:
+    """Second epoch: reads ask the new drives. Raises NotSyncedError, NotAdoptedError, NotThisStepError."""
+    if not layout.system_next:
+        raise NotThisStepError("the system set is not changing: begin that first")
+    old = layout.system_seats
+    quorum = Quorum(len(old))
+    known = {seat.drive for seat in old}
+    for seat in layout.system_next:
+        synced = [
+            drive
+            for drive in known.intersection(evidence.synced.get(seat.drive, ()))
+            if evidence.epochs.get(drive, 0) >= layout.system_since
+        ]
+        if seat.drive not in known and len(synced) < quorum.read:
+            raise NotSyncedError(
+                f"drive {seat.drive.hex()} has the system registers of {len(synced)} drives and needs those of "
+                f"{quorum.read}: wait for its sync, or cancel the change"
+            )
+    _refuse_unadopted(old, layout.system_since, evidence)
+    epoch = layout.epoch + 1
+    return replace(
+        layout,
+        epoch=epoch,
+        system_set=NAMED_SEATS,
+        system=layout.system_next,
+        system_next=(),
+        system_previous=old,
+        system_since=epoch,
+    )
+
+
+def settle_system(layout: Layout, evidence: Evidence) -> Layout:
+    """Third epoch: the new drives alone. Raises NotAdoptedError, NotThisStepError."""
+    if not layout.system_previous:
+        raise NotThisStepError(
+            "the system set was not turned over to new drives: begin, and turn it first"
+        )
+    _refuse_unadopted(layout.system_previous, layout.system_since, evidence)
+    return replace(layout, epoch=layout.epoch + 1, system_previous=(), system_since=0)
+
+
+def _refuse_unadopted(old: Collection[Seat], epoch: int, evidence: Evidence) -> None:
+    hold = sum(evidence.holds(seat.drive, epoch) for seat in old)
+    needed = Quorum(len(old)).accept
+    if hold < needed:
+        raise NotAdoptedError(
+            f"{hold} of the old system drives hold epoch {epoch}, and {needed} must: bring their nodes back, or vouch "
+            f"that those which are missing are gone"
+        )
