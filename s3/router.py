@@ -179,8 +179,10 @@ def _address(head: RequestHead, base_domains: Sequence[str]) -> tuple[str | None
     path = head.path[1:]
     bucket = host_bucket(head, base_domains)
     if bucket is None:
-        first, _, path = path.partition(b"/")
+        first, slash, path = path.partition(b"/")
         if not first:
+            if slash:
+                raise S3Error("InvalidBucketName", BucketName="")
             return None, None
         bucket = unquote_to_bytes(first).decode("utf-8", "replace")
     return bucket, unquote_to_bytes(path) if path else None

@@ -49,7 +49,8 @@ def parse_source(header: str) -> CopySource:
     raw = unquote_to_bytes(path.replace("+", " ")).lstrip(b"/")
     bucket, slash, key = raw.partition(b"/")
     name = bucket.decode("utf-8", "replace")
-    if not slash or not key or not is_bucket_name(name):
+    is_version = not query or query.startswith("versionId=")
+    if not (slash and key and is_version and is_bucket_name(name)):
         raise S3Error(
             "InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
             ArgumentName="x-amz-copy-source", ArgumentValue=header,

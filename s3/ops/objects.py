@@ -142,6 +142,12 @@ async def find_object(context: Context, request: S3Request) -> Object:
 
 def check_version_id(request: S3Request) -> None:
     """In a bucket without versioning the only version is "null". Raises S3Error."""
+    version_id = _version_id(request)
+    if version_id not in {None, "null"}:
+        raise S3Error("NoSuchVersion", Key=request.key.decode(), VersionId=version_id)
+
+
+def _version_id(request: S3Request) -> str | None:
     version_id = request.query.get("versionId")
     if version_id == "":
         raise S3Error(
@@ -150,8 +156,7 @@ def check_version_id(request: S3Request) -> None:
             ArgumentName="versionId",
             ArgumentValue="",
         )
-    if version_id not in {None, "null"}:
-        raise S3Error("NoSuchVersion", Key=request.key.decode(), VersionId=version_id)
+    return version_id
 
 
 async def _selection(
@@ -247,7 +252,7 @@ def quoted(validator: str) -> bytes:
 async def delete_object(context: Context, request: S3Request) -> Response:
     """DeleteObject: a key that is not there is deleted, too."""
     bucket = await find_bucket(context, request)
-    if request.query.get("versionId") not in {None, "null"}:
+    if _version_id(request) not in {None, "null"}:
         return Response(status=204)  # that version does not exist: deleted
     for name in (b"x-amz-if-match-last-modified-time", b"x-amz-if-match-size"):
         if name in request.headers:  # a condition that is ignored would delete too much

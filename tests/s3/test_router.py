@@ -137,6 +137,14 @@ def test_a_path_is_decoded_once(path: str, bucket: str, key: bytes | None) -> No
     assert (found.bucket, found.key) == (bucket, key)
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["//", "//bkt", "//bkt/k"])
+def test_a_bucket_without_a_name_is_no_list_of_buckets(method: str, path: str) -> None:
+    with pytest.raises(S3Error) as caught:
+        route_of(method, path)
+    assert caught.value.code == "InvalidBucketName"
+
+
 def test_keys_have_limits() -> None:
     assert route_of("GET", "/bkt/" + "k" * 1024).key == b"k" * 1024
     for path, code in (("/bkt/" + "k" * 1025, "KeyTooLongError"), ("/bkt/%ff", "InvalidURI")):

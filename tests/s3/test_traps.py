@@ -95,6 +95,7 @@ WRITES = [
     Row("POST", "k?uploads", {"x-amz-storage-class": "PAPER"}, "400 InvalidStorageClass"),
     Row("POST", "k?restore", {}, "501 NotImplemented"),
     Row("DELETE", "k?versionId=other", {}, "204 "),
+    Row("DELETE", "k?versionId=", {}, "400 InvalidArgument", {"ArgumentName": "versionId"}),
     Row("DELETE", "absent", {"If-Match": '"x"'}, "204 "),
     Row("DELETE", "k", {"If-Match": '"x"'}, "412 PreconditionFailed"),
 ]  # fmt: skip

@@ -125,10 +125,11 @@ def test_the_source_of_a_copy(header: str, bucket: str, key: bytes) -> None:
     assert (found.bucket, found.key) == (bucket, key)
 
 
-@pytest.mark.parametrize("header", ["", "/", "b", "bkt/", "//", "Bkt/k", "bkt/%ff"])
+@pytest.mark.parametrize("header", ["", "/", "b", "bkt/", "//", "Bkt/k", "bkt/%ff", "bkt/k?a=b"])
 def test_a_source_that_is_none(header: str) -> None:
-    with pytest.raises(S3Error):
+    with pytest.raises(S3Error) as caught:
         parse_source(header)
+    assert caught.value.code == ("InvalidURI" if "%ff" in header else "InvalidArgument")
 
 
 def listing(*keys: str, quiet: bool = False, inner: str = "") -> bytes:
