@@ -308,7 +308,7 @@ class World:
         while True:
             await trio.sleep(self.rng.uniform(0.01, 0.5))
             drive = self.rng.choice(self.drives)
-            hurt = [d for d in self.drives if is_hurt(d)]
+            hurt = [d for d in self.drives if is_hurt(d) or self.owes(d)]
             fault = self.rng.choice(
                 ["crash", "crash", "slow", "hung", "fsync", "rot", "misdirect", "full", "row"]
             )
@@ -336,6 +336,26 @@ class World:
                 healed = self.rng.choice(self.drives)
                 healed.faults.hung = healed.faults.full = False
 
+    def owes(self, drive):
+        """Whether it missed a shard while it was away: nothing repairs it here, so it cannot be counted on."""
+        position = self.drives.index(drive)
+        return any(
+            (part.data_id, position) not in drive.platter.shards
+            for register in self.newest().values()
+            for version in register.state.versions
+            for part in version.parts
+        )
+
+    def newest(self):
+        """The newest state of every row that some drive holds."""
+        best: dict[bytes, Register] = {}
+        for drive in self.drives:
+            for row, record in drive.platter.rows.items():
+                register = record.register
+                if not record.corrupt and register.ballot >= best.get(row, Register()).ballot:
+                    best[row] = register
+        return best
+
     def calm(self):
         for drive in self.drives:
             drive.faults.hung = drive.faults.full = False
@@ -358,15 +378,7 @@ class World:
 
     def check_storage(self):
         """Enough shards of every chosen version, and durable debt for each that is not there (I17)."""
-        best: dict[bytes, Register] = {}
-        for drive in self.drives:
-            for row, record in drive.platter.rows.items():
-                if (
-                    not record.corrupt
-                    and record.register.ballot >= best.get(row, Register()).ballot
-                ):
-                    best[row] = record.register
-        for row, register in best.items():
+        for row, register in self.newest().items():
             if not register.chosen:
                 continue
             for version in register.state.versions:
