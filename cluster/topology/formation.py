@@ -70,7 +70,9 @@ def form_pool(
     return tuple(
         ErasureSet(
             set_id=first_set + index,
-            positions=tuple(Position(drive=s.drive, node=s.node, since=since) for s in seats),
+            positions=tuple(
+                Position(drive=s.drive, node=s.node, since=since, vote_since=since) for s in seats
+            ),
         )
         for index, seats in enumerate(cut)
     )

@@ -1,0 +1,206 @@
+"""The layout goes from epoch to epoch on a register, durably, one change at a time, and never back."""
+
+import contextlib
+from random import Random
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+from cluster.clock import HybridClock
+from cluster.drives.drive import DriveError
+from cluster.drives.memory_drive import MemoryDrive
+from cluster.errors import OutcomeUnknownError, QuorumError, UnavailableError
+from cluster.ids import ClusterId, NodeId
+from cluster.layout import LayoutError, Node, encode_layout
+from cluster.metadata.table import Table, TableSettings
+from cluster.topology.agreement import DOCUMENT, Agreement, LayoutConflictError, LayoutRacedError
+from cluster.topology.changes import Place, add_node, replace_drive
+from cluster.topology.refusals import DriveInUseError
+from tests.sim.run import SimRuntime
+from tests.topology.layouts import make_layout, seat
+
+LAYOUT = make_layout(3, 1, 2, 1)
+FOURTH, FIFTH = Node(NodeId(4), "n4:1"), Node(NodeId(5), "n5:1")
+
+
+class MemoryShelf:
+    """The copy on a MemoryDrive: part of its platter, with the epoch of its control values."""
+
+    def __init__(self, drive):
+        self.drive, self.data, self.broken = drive, None, False
+
+    @property
+    def drive_id(self):
+        return self.drive.drive_id
+
+    async def load(self):
+        if self.broken:
+            raise DriveError("gone")
+        return self.data
+
+    async def keep(self, epoch, data):
+        if self.broken:
+            raise DriveError("gone")
+        if epoch < self.drive._control.epoch:
+            return
+        done = trio.Event()
+        self.drive._control.epoch = epoch
+
+        def durable(_):
+            self.drive._keep_control()
+            self.data = data
+            done.set()
+
+        self.drive._waiting.append(durable)
+        self.drive._fly()
+        await done.wait()
+
+
+class World:
+    """Three drives on three nodes; each node has its agreement and its table."""
+
+    def __init__(self, nursery):
+        self.runtime = SimRuntime(Random(1))
+        self.drives = [
+            MemoryDrive(p.drive, self.runtime, nursery, position=i)
+            for i, p in enumerate(LAYOUT.sets[0].positions)
+        ]
+        self.shelves = [MemoryShelf(drive) for drive in self.drives]
+        self.nodes = [self.node(nursery, [shelf]) for shelf in self.shelves]
+
+    def node(self, nursery, shelves):
+        agreement = Agreement(LAYOUT, shelves, tolerate=(DriveError,))
+        clock = HybridClock(self.runtime.wall_ms, self.runtime.rng.getrandbits(64))
+        table = Table(
+            drives_of=lambda _: self.drives,
+            layout=lambda: agreement.current,
+            clock=clock,
+            runtime=self.runtime,
+            settings=TableSettings(round_seconds=0.5),
+        )
+        nursery.start_soon(table.run)
+        return agreement, table
+
+    async def tell_all(self, source):
+        for agreement, _ in self.nodes:
+            await agreement.adopt(source.encoded)
+
+
+@contextlib.asynccontextmanager
+async def world():
+    async with trio.open_nursery() as nursery:
+        made = World(nursery)
+        _, table = made.nodes[0]
+        await table.write_document(DOCUMENT, encode_layout(LAYOUT))
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_change_is_chosen_then_durable_then_in_force(autojump_clock):
+    async with world() as w:
+        (one, table), (two, other_table), (three, third_table) = w.nodes
+        changed = await one.propose(table, lambda layout: add_node(layout, FOURTH))
+        assert (one.current, one.current.epoch) == (changed, 2)
+        assert w.shelves[0].data == one.encoded == encode_layout(changed)
+        assert two.current == LAYOUT
+        assert await two.refresh(other_table) == changed  # two drives still serve epoch 1
+        assert w.shelves[1].data == one.encoded
+        with pytest.raises(QuorumError):  # and now only one does
+            await third_table.read_document(DOCUMENT)
+        assert await three.adopt(one.encoded)
+        assert await three.propose(third_table, lambda layout: add_node(layout, FIFTH))
+        assert three.current.epoch == 3
+
+
+async def test_of_two_changes_at_once_one_is_made(autojump_clock):
+    async with world() as w:
+        outcomes = []
+
+        async def propose(agreement, table, node):
+            try:
+                outcomes.append(await agreement.propose(table, lambda x: add_node(x, node)))
+            except (LayoutRacedError, QuorumError, OutcomeUnknownError) as error:
+                outcomes.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for (agreement, table), node in zip(w.nodes[:2], (FOURTH, FIFTH), strict=True):
+                nursery.start_soon(propose, agreement, table, node)
+        made = [o for o in outcomes if not isinstance(o, Exception)]
+        assert len(made) == 1
+        assert made[0].epoch == 2
+        winner = max((a for a, _ in w.nodes), key=lambda a: a.current.epoch)
+        await w.tell_all(winner)
+        assert {a.current.epoch for a, _ in w.nodes} == {2}
+        assert {a.encoded for a, _ in w.nodes} == {encode_layout(made[0])}
+
+
+async def test_a_refused_change_changes_nothing(autojump_clock):
+    async with world() as w:
+        agreement, table = w.nodes[0]
+        with pytest.raises(DriveInUseError):
+            await agreement.propose(
+                table, lambda layout: replace_drive(layout, Place(0, 0), seat(2, 0))
+            )
+        assert (await agreement.refresh(table), w.shelves[0].data) == (LAYOUT, None)
+
+
+async def test_a_layout_that_was_chosen_and_told_nobody_is_found(autojump_clock):
+    async with world() as w:
+        _, table = w.nodes[0]
+        orphan = add_node(LAYOUT, FOURTH)  # its proposer died before it told anyone
+        await table.write_document(DOCUMENT, encode_layout(orphan))
+        agreement, other = w.nodes[1]
+        with pytest.raises(
+            UnavailableError
+        ):  # it is found, and the other drives do not hold it yet
+            await agreement.propose(other, lambda layout: add_node(layout, FIFTH))
+        assert agreement.current == orphan
+        await w.tell_all(agreement)
+        changed = await agreement.propose(other, lambda layout: add_node(layout, FIFTH))
+        assert [n.node for n in changed.nodes] == [1, 2, 3, 4, 5]
+
+
+async def test_lower_epochs_are_left_alone_and_two_of_one_are_refused(autojump_clock):
+    async with world() as w:
+        agreement, table = w.nodes[0]
+        await agreement.propose(table, lambda layout: add_node(layout, FOURTH))
+        assert not await agreement.adopt(encode_layout(LAYOUT))
+        assert agreement.current.epoch == 2
+        for bad in (
+            add_node(LAYOUT, FIFTH),
+            replace(agreement.current, cluster=ClusterId(b"x" * 16)),
+        ):
+            with pytest.raises(LayoutConflictError):
+                await agreement.adopt(encode_layout(bad))
+        with pytest.raises(LayoutError):
+            await agreement.adopt(b"junk")
+        assert agreement.current.epoch == 2
+
+
+async def test_a_start_takes_the_newest_copy_of_the_drives_and_mends_the_others(autojump_clock):
+    async with world() as w:
+        newer = encode_layout(add_node(LAYOUT, FOURTH))
+        await w.shelves[1].keep(2, newer)
+        w.shelves[0].data = b"damaged"
+        w.shelves[2].broken = True
+        for drive in w.drives:
+            drive.crash()
+        assert [d._control.epoch for d in w.drives] == [1, 2, 1]
+        agreement = Agreement(LAYOUT, w.shelves, tolerate=(DriveError,))
+        assert (await agreement.open()).epoch == 2
+        assert [s.data for s in w.shelves] == [newer, newer, None]
+        assert [d._control.epoch for d in w.drives] == [2, 2, 1]
+        assert not await agreement.adopt(encode_layout(LAYOUT))
+
+
+async def test_whoever_listens_is_told_when_it_is_durable(autojump_clock):
+    async with world() as w:
+        seen = []
+        agreement, _ = w.nodes[0]
+        agreement.on_change = lambda layout: seen.append((layout.epoch, w.shelves[0].data))
+        data = encode_layout(add_node(LAYOUT, FOURTH))
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(agreement.adopt, data)
+        assert seen == [(2, data)]
