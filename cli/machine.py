@@ -14,7 +14,7 @@ from typing import TypeVar
 import trio
 
 T = TypeVar("T")
-_LANE_THREADS = 8  # of each drive, waiting for it, and for what needs the processor
+_THREADS = 8  # for what needs the processor, mostly: drives have their own
 _M_ARENA_MAX = -8  # <malloc.h>
 
 
@@ -64,18 +64,15 @@ class Machine:
     def __init__(self, listener: Callable[[object], None]) -> None:
         self.rng: random.Random = random.SystemRandom()
         self._listener = listener
-        self._lanes: dict[str, trio.CapacityLimiter] = {}
+        self._threads = trio.CapacityLimiter(_THREADS)
 
     def wall_ms(self) -> int:
         """See Runtime."""
         return time.time_ns() // 1_000_000
 
-    async def offload(self, work: Callable[[], T], *, lane: str = "") -> T:
+    async def offload(self, work: Callable[[], T]) -> T:
         """See Runtime."""
-        limiter = self._lanes.get(lane)
-        if limiter is None:
-            limiter = self._lanes[lane] = trio.CapacityLimiter(_LANE_THREADS)
-        return await trio.to_thread.run_sync(work, limiter=limiter)
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
 
     def emit(self, event: object) -> None:
         """See Runtime."""

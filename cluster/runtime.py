@@ -23,11 +23,8 @@ class Runtime(Protocol):
         """Milliseconds since 1970 by the wall clock, which may jump."""
         ...
 
-    def offload(self, work: Callable[[], T], *, lane: str = "") -> Awaitable[T]:
-        """Run CPU-bound or blocking work off the Trio thread (in line in the simulator).
-
-        Each lane has threads of its own: what hangs in one (a drive) leaves the others alone.
-        """
+    def offload(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Run CPU-bound work, or work on no drive that is open, off the Trio thread (in line in the simulator)."""
         ...
 
     def emit(self, event: object) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import HeadRow, unpack_bodies
-from cluster.drives.index_threads import GroupCommit, Reader
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.keys import successor
@@ -22,13 +23,13 @@ class DeadBuckets:
         self,
         control: Control,
         commits: GroupCommit,
-        reader: Reader,
+        reads: GroupRead,
         *,
         forget: Callable[[RowKey], None],
         discard: Callable[[set[DataId]], None],
     ) -> None:
         self._control = control
-        self._commits, self._reader = commits, reader
+        self._commits, self._reads = commits, reads
         self._forget, self._discard = forget, discard
         self._swept: set[BucketId] = set()
 
@@ -36,7 +37,7 @@ class DeadBuckets:
         """Drop some rows of each bucket that is known to be dead. Raises OSError where the index cannot be read."""
         for bucket in self._control.dead - self._swept:
             start, stop = RowKey(bucket), successor(bucket)
-            heads = await self._reader.run(
+            heads = await self._reads.run(
                 lambda index, start=start, stop=stop: index.scan_heads(  # type: ignore[misc]
                     start, None if stop is None else RowKey(stop), ROWS_AT_A_TIME
                 )

@@ -6,6 +6,7 @@ rowid table, so that updating a head never rewrites them. docs/formats/index.md 
 
 import ctypes
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import apsw
 import apsw.sqlite_extra
 import crc32c
 
-from cluster.clock import BALLOT_ZERO, Ballot
-from cluster.drives.index_rows import Batch, HeadRow, ShardRow
-from cluster.ids import BucketId, DataId, RowKey
+from cluster.clock import Ballot
+from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
+from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.messages import CHOSEN, ScanRow
 
@@ -298,16 +299,7 @@ class Index:
     def control(self) -> Control:
         """The acceptor's durable values."""
         values = dict(self._db.execute("SELECT name, value FROM ctl"))
-        control = Control(
-            epoch=int(values.get("epoch", b"1")),
-            ceiling_ms=int(values.get("ceiling_ms", b"0")),
-            gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
-        )
-        for bucket, epoch, dead in self._db.execute("SELECT bucket, epoch, dead FROM fence"):
-            control.fences[BucketId(bucket)] = epoch
-            if dead:
-                control.dead.add(BucketId(bucket))
-        return control
+        return unpack_control(values, self._db.execute("SELECT bucket, epoch, dead FROM fence"))
 
     def value(self, name: str) -> bytes | None:
         """One control value."""
@@ -326,14 +318,16 @@ def body_crc(rowid: int, data: bytes) -> int:
     return crc32c.crc32c(data, crc32c.crc32c(rowid.to_bytes(8, "big")))
 
 
+_loading = threading.Lock()  # drives are opened in threads
 _loaded = False
 
 
 def _load_checksums() -> None:
     """Register the checksum VFS, once per process, without making it everybody's default."""
     global _loaded  # noqa: PLW0603 - SQLite's VFS list is a global of the process, too
-    if not _loaded:
-        connection = apsw.Connection(":memory:")
-        apsw.sqlite_extra.load(connection, "cksumvfs")
-        connection.close()
-        _loaded = True
+    with _loading:
+        if not _loaded:
+            connection = apsw.Connection(":memory:")
+            apsw.sqlite_extra.load(connection, "cksumvfs")
+            connection.close()
+            _loaded = True

@@ -1,12 +1,15 @@
-"""What the index of a drive holds and what one commit changes, whichever store is below: rows, and batches of them."""
+"""What the index of a drive holds, what one commit changes, and what can be asked, whichever store is below."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import attrs
 import crc32c
 
-from cluster.clock import Ballot
+from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import BucketId, DataId, RowKey
+from cluster.register.acceptor import Control
+from cluster.register.messages import ScanRow
 
 
 @attrs.frozen
@@ -76,3 +79,59 @@ def unpack_bodies(packed: bytes) -> dict[bytes, int]:
         packed[at : at + 16]: int.from_bytes(packed[at + 16 : at + 24], "big")
         for at in range(0, len(packed), 24)
     }
+
+
+class IndexReads(Protocol):
+    """What is durable. Synchronous; SQLite raises apsw.Error."""
+
+    def heads(self, rows: Sequence[RowKey]) -> dict[RowKey, HeadRow | None]:
+        """The stored rows among those asked for; None for one that fails its checksum."""
+        ...
+
+    def body(self, rowid: int) -> bytes | None:
+        """A body row; None: it is not there, or fails its checksum."""
+        ...
+
+    def scan(self, start: RowKey, stop: RowKey | None, limit: int) -> list[ScanRow]:
+        """Rows start <= row < stop, at most limit, still encoded."""
+        ...
+
+    def scan_heads(self, start: RowKey, stop: RowKey | None, limit: int) -> list[HeadRow]:
+        """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
+        ...
+
+    def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
+        """Object rows with open uploads."""
+        ...
+
+    def shard(self, data_id: DataId, position: int) -> ShardRow | None:
+        """The row of a durable shard."""
+        ...
+
+    def shards_of(self, data_id: DataId) -> list[ShardRow]:
+        """All positions of a body that this drive holds: normally one."""
+        ...
+
+    def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
+        """Bodies whose grace is over."""
+        ...
+
+    def count(self, table: str) -> int:
+        """Rows of a table: for status, not for hot paths."""
+        ...
+
+
+def unpack_control(
+    values: Mapping[str, bytes], fences: Iterable[tuple[bytes, int, bool]]
+) -> Control:
+    """The acceptor's durable values, from the control values and the fences (bucket, epoch, dead)."""
+    control = Control(
+        epoch=int(values.get("epoch", b"1")),
+        ceiling_ms=int(values.get("ceiling_ms", b"0")),
+        gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
+    )
+    for bucket, epoch, is_dead in fences:
+        control.fences[BucketId(bucket)] = epoch
+        if is_dead:
+            control.dead.add(BucketId(bucket))
+    return control

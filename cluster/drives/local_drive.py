@@ -4,16 +4,14 @@
 for good (an fsync that is tried again reports success for pages that were lost: Rebello et al., 2020).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import apsw
 import attrs
 import trio
 
-from cluster.drives.ballast import Ballast
 from cluster.drives.drive import (
     STAGING,
     VOTING,
@@ -21,34 +19,30 @@ from cluster.drives.drive import (
     DriveFullError,
     DriveState,
     DriveStatus,
-    ShardCorruptError,
-    ShardMissingError,
     Stage,
 )
 from cluster.drives.file_ops import FileOps
+from cluster.drives.file_threads import FileThreads
 from cluster.drives.format import Member
-from cluster.drives.index import CHECKSUM_VFS, Index
-from cluster.drives.index_rows import Batch, ShardRow
-from cluster.drives.index_threads import COMMIT_SEQ, GroupCommit, Reader
-from cluster.drives.local_registers import LocalRegisters, ReplyTo
-from cluster.drives.local_stage import LocalStage, is_row_shard
-from cluster.drives.root_guard import DriveLock, RootGuard
-from cluster.drives.shard_collector import ShardCollector
-from cluster.drives.shard_files import (
-    ShardWriter,
-    read_blocks,
-    read_footer,
-    shard_path,
-)
-from cluster.drives.space import Space
+from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_read import GroupRead
+from cluster.drives.index import CHECKSUM_VFS
+from cluster.drives.index_rows import ShardRow
+from cluster.drives.index_threads import ReaderThread, WriterThread
+from cluster.drives.local_shelf import LocalShelf
+from cluster.drives.local_stage import LocalStage
+from cluster.drives.opened_folder import OpenedFolder
+from cluster.drives.registers import Registers, ReplyTo
+from cluster.drives.room import Room
+from cluster.drives.shard_files import shard_path
+from cluster.drives.shard_rows import ShardRows
 from cluster.drives.trouble import Trouble, judge
+from cluster.drives.upkeep import Upkeep
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import ClusterId, DataId, DriveId
 from cluster.register.acceptor import Acceptor, Limits
 from cluster.register.messages import Failed, NotVoting, Request
 from cluster.runtime import Runtime
-
-T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -87,49 +81,47 @@ class LocalDrive:
 
     def __init__(
         self,
-        root: Path,
+        folder: OpenedFolder,
         cluster: ClusterId,
         member: Member,
         runtime: Runtime,
         settings: DriveSettings,
         files: FileOps,
-        vfs: str,
+        threads: FileThreads,
     ) -> None:
-        self.root, self.cluster, self.member = root, cluster, member
+        self.folder, self.root = folder, folder.root
+        self.cluster, self.member = cluster, member
         self._runtime, self._settings, self.files = runtime, settings, files
+        self._threads = threads
         self._state, self.reason = DriveState.ACTIVE, ""
-        self._writer_index = Index(root, vfs=vfs, writable=True)
-        files.sync_directory(root)
-        control = self._writer_index.control()
-        self.was_clean = self._writer_index.value("clean") == b"1"
-        last_body = self._writer_index.last_body()
-        self._writer_index.apply(Batch(ctl={"clean": b"0"}))
-        self._ballast = Ballast(root, files, settings.ballast_bytes)
-        durable = int(self._writer_index.value(COMMIT_SEQ) or 0)
-        self._commits = GroupCommit(self._apply, self._fault, durable=durable)
-        self._reader = Reader(lambda: Index(root, vfs=vfs), self._fault)
-        self._checkpoint_index = Index(root, vfs=vfs)
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
+        self._writer = WriterThread(folder.apply)
+        self._reader = ReaderThread(folder.open_reader)
+        self._commits = GroupCommit(self._writer.begin, soon, self._fault, durable=folder.durable)
+        reads = GroupRead(self._reader.begin, soon, self._fault)
         acceptor = Acceptor(
-            control, set_id=member.set_id, position=member.position, limits=settings.limits
+            folder.control, set_id=member.set_id, position=member.position, limits=settings.limits
         )
-        self._registers = LocalRegisters(
+        self._registers = Registers(
             acceptor,
             self._commits,
-            self._reader,
+            reads,
             cache_bytes=settings.cache_bytes,
-            last_body=last_body,
+            last_body=folder.last_body,
             now_ms=runtime.wall_ms,
             grace_ms=settings.read_grace_ms,
         )
-        self.guard = RootGuard(root, member.drive)
-        self._checkpointed = 0
-        self._bad_shards: set[tuple[DataId, int]] = set()
-        self._space = Space(settings.min_free_bytes, settings.min_free_ratio)
-        self._collector = ShardCollector(self, self._commits, was_clean=self.was_clean)
-        self._running: dict[
-            object, float
-        ] = {}  # file work under way, and the beat at which it began
-        self._beat = trio.current_time()
+        self._rows = ShardRows(self._registers, self._commits, reads, now_ms=runtime.wall_ms)
+        self._shelf = LocalShelf(
+            self.root, cluster, files, threads, self._rows,
+            bad_shards_allowed=settings.bad_shards_allowed, on_broken=self._fault,
+        )  # fmt: skip
+        self._room = Room(
+            min_free_bytes=settings.min_free_bytes, min_free_ratio=settings.min_free_ratio
+        )
+        self._upkeep = Upkeep(
+            self, folder, self._commits, threads, self._rows, self._room, files, runtime, settings
+        )
         self.left = trio.Event()  # it took itself out of service; `state` and `reason` say why
 
     @property
@@ -142,23 +134,21 @@ class LocalDrive:
         """What it can do now."""
         return self._state
 
-    def _apply(self, batch: Batch) -> None:
-        """Commit a batch (on the writer's thread). A full file system costs the ballast, not the drive."""
-        try:
-            self._writer_index.apply(batch)
-        except apsw.FullError:
-            self._ballast.release()
-            self._writer_index.apply(batch)  # the failed transaction was rolled back as a whole
+    @property
+    def was_clean(self) -> bool:
+        """Whether the stop before this start was."""
+        return self.folder.was_clean
 
     def _fault(self, reason: str) -> None:
-        self._leave(DriveState.FAULTY, reason)
+        self.leave(DriveState.FAULTY, reason)
 
-    def _leave(self, state: DriveState, reason: str) -> None:
-        """Out of service: no acknowledgement after this."""
+    def leave(self, state: DriveState, reason: str) -> None:
+        """Out of service: no acknowledgement after this, and whoever waits is told."""
         if self._state in {DriveState.FAULTY, DriveState.MISSING, DriveState.WRONG}:
             return
         self._state, self.reason = state, reason
         self._commits.fail(reason)
+        self._threads.fail(reason)
         self._runtime.emit(DriveTakenOut(self.drive_id, str(self.root), state, reason))
         self.left.set()
 
@@ -181,9 +171,10 @@ class LocalDrive:
             raise DriveFullError(self.reason)
         if self._state not in STAGING:
             raise DriveError(self.reason)
-        if not self._space.promise(size_hint):
+        if not self._room.take(size_hint):
             raise DriveFullError("the object does not fit")
-        self._collector.begin((header.data_id, header.position))
+        if self._upkeep.begun is not None:
+            self._upkeep.begun.add((header.data_id, header.position))
         return LocalStage(self, self.root, self.cluster, header, self.files)
 
     async def read_blocks(
@@ -191,252 +182,92 @@ class LocalDrive:
     ) -> Sequence[memoryview]:
         """See Drive."""
         self._check_readable()
-        if is_row_shard(first, lengths):
-            row = await self._small(header)
-            if row is not None:
-                if len(row[1]) != lengths[0]:
-                    raise self._corrupt(header, "the shard's row is not as long as its record says")
-                return [memoryview(row[1])]
-        return await self._read(
-            header, lambda: read_blocks(self.root, header, first, lengths, self.files)
-        )
+        return await self._shelf.read_blocks(header, first, lengths)
 
     async def read_digests(self, header: ShardHeader, stripes: int) -> bytes:
         """See Drive."""
         self._check_readable()
-        if stripes == 1:
-            row = await self._small(header)
-            if row is not None and row[0].digests is not None:
-                return row[0].digests
-        footer = await self._read(
-            header, lambda: read_footer(self.root, self.cluster, header, stripes, self.files)
-        )
-        return footer.digests
+        return await self._shelf.read_digests(header, stripes)
+
+    async def stat_shard(self, data_id: DataId, position: int) -> int | None:
+        """See Drive."""
+        self._check_readable()
+        return await self._shelf.stat(data_id, position)
 
     def _check_readable(self) -> None:
         if self._state not in VOTING:
             raise DriveError(self.reason)
 
-    async def _small(self, header: ShardHeader) -> tuple[ShardRow, bytes] | None:
-        def work(index: Index) -> tuple[ShardRow, bytes | None] | None:
-            row = index.shard(header.data_id, header.position)
-            return None if row is None or row.body is None else (row, index.body(row.body))
-
-        found = await self.ask_index(work)
-        if found is None:
-            return None
-        row, data = found
-        if data is None:
-            raise self._corrupt(header, "the shard's row fails its checksum")
-        return row, data
-
-    async def ask_index(self, work: Callable[[Index], T]) -> T:
-        """Read the index on its reading thread. Raises DriveError."""
-        try:
-            return await self._reader.run(work)
-        except OSError as error:
-            raise DriveError(str(error)) from error
-
-    def _corrupt(self, header: ShardHeader, reason: str) -> ShardCorruptError:
-        self.note_bad_shard(header, reason)
-        return ShardCorruptError(reason)
-
-    async def _read(self, header: ShardHeader, work: Callable[[], T]) -> T:
-        try:
-            return await self.offload(work)
-        except (ShardMissingError, ShardCorruptError) as error:
-            # A file without a row was collected meanwhile, or is still being written: no shard, and no debt.
-            if not await self.ask_index(lambda index: index.shard(header.data_id, header.position)):
-                raise ShardMissingError(str(error)) from error
-            self.note_bad_shard(header, str(error))
-            raise
-        except OSError as error:
-            if judge(error) is Trouble.PASSING:
-                raise DriveError(str(error)) from error
-            self._bad_shards.add((header.data_id, header.position))
-            if len(self._bad_shards) >= self._settings.bad_shards_allowed:
-                self._fault(f"reads fail: {error}")
-            raise self._corrupt(header, str(error)) from error
-
-    async def stat_shard(self, data_id: DataId, position: int) -> int | None:
-        """See Drive."""
-        self._check_readable()
-        row = await self.ask_index(lambda index: index.shard(data_id, position))
-        if row is None or (
-            row.body is None
-            and not await trio.Path(shard_path(self.root, data_id, position)).exists()
-        ):
-            return None
-        return row.payload_bytes
-
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""
-        shard = header.data_id, header.position
-        if not self._commits.failed and not self._collector.is_going(shard):
-            self._commits.batch.heal[shard] = (header.owner, reason)
-            self._commits.touch()
+        self._rows.note_bad(header, reason)
 
     async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
-        """Add a shard's index row; durable when this returns. Raises DriveError."""
-        if self._commits.failed:
-            raise DriveError(self.reason)
-        batch = self._commits.batch
-        if body is not None:
-            rowid = self._registers.new_body()
-            batch.bodies[rowid] = body
-            row = attrs.evolve(row, body=rowid)
-        batch.shards.append(row)
-        batch.heal[row.data_id, row.position] = None
-        seq = self._commits.seq
-        self._commits.touch()
-        try:
-            is_durable = await self._commits.committed(seq)
-        except trio.Cancelled:
-            self._drop_shard(row)
-            raise
-        if not is_durable:
-            raise DriveError(self.reason)
+        """See StageHost."""
+        await self._rows.add(row, body)
 
-    def _drop_shard(self, row: ShardRow) -> None:
-        """Take back a shard's row with the next commit."""
-        batch = self._commits.batch
-        batch.drop_shards.append((row.data_id, row.position))
-        if row.body is not None:
-            batch.drop_bodies.add(row.body)
-        self._commits.touch()
+    async def offload(self, work: Callable[[], None]) -> None:
+        """See StageHost."""
+        await self._threads.run(work)
 
-    async def offload(self, work: Callable[[], T]) -> T:
-        """Run file work in one of the drive's own threads, where `_watch` sees it when it hangs."""
-        job = object()
-
-        def timed() -> T:
-            self._running[job] = self._beat
-            return work()
-
-        try:
-            return await self._runtime.offload(timed, lane=str(self.root))
-        finally:
-            self._running.pop(job, None)
+    def discard_later(self, discard: Callable[[], None]) -> None:
+        """See StageHost."""
+        self._upkeep.discard_later(discard)
 
     def judge_write_error(self, error: OSError) -> DriveError:
         """What a failed write means: full, out of service, or nothing but this failure."""
         trouble = judge(error)
         if trouble is Trouble.FULL:
             if self._state is DriveState.ACTIVE:
-                self._fill_up()
+                self._become_full()
             return DriveFullError(str(error))
         if trouble is Trouble.BROKEN:
             self._fault(f"a write failed: {error}")
         return DriveError(str(error))
 
-    def discard_later(self, writer: ShardWriter) -> None:
-        """Remove the file of an aborted stage, soon."""
-        self._collector.discard_later(writer)
+    def _become_full(self) -> None:
+        self._state = DriveState.READONLY
+        self.reason = f"{self.root} is full: delete objects or add drives"
 
-    # -- tasks
+    # -- upkeep
 
     async def run(self) -> None:
         """Guard, measure, checkpoint and collect, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            if not self.was_clean:
-                nursery.start_soon(self._attempt, self._collector.sweep_unfinished)
-            nursery.start_soon(self._every, self._settings.free_seconds, self.measure)
-            nursery.start_soon(self._every, self._settings.free_seconds, self._collector.discard)
-            nursery.start_soon(self._every, self._settings.guard_seconds, self._watch)
-            nursery.start_soon(self._every, self._settings.guard_seconds, self._guard)
-            nursery.start_soon(self._every, self._settings.free_seconds, self._checkpoint)
-            nursery.start_soon(self._every, self._settings.collect_seconds, self.collect)
-
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        while self._state in VOTING:
-            # Spread over the period, so that the drives of a node do not checkpoint at the same moment.
-            await trio.sleep(seconds * (0.75 + self._runtime.rng.random() / 2))
-            await self._attempt(work)
-
-    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
-        """A task's error is the drive's, not the node's."""
-        try:
-            await work()
-        except DriveError:
-            return  # the index was busy, or the drive is out
-        except OSError as error:
-            if judge(error) is Trouble.BROKEN:
-                self._fault(f"the drive's files: {error}")
-        except apsw.Error as error:
-            self._fault(f"the index: {error}")
+        await self._upkeep.run()
 
     async def measure(self) -> None:
         """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
         try:
-            total, free = await self.offload(lambda: self.files.free_bytes(self.root))
+            total, free = await self._threads.run(lambda: self.files.free_bytes(self.root))
         except OSError as error:
             reason = f"{self.root} is gone ({error.strerror}): mount the drive"
-            self._leave(DriveState.MISSING, reason)
+            self.leave(DriveState.MISSING, reason)
             return
-        self._space.measured(total, free)
-        if self._state is DriveState.ACTIVE and self._space.is_short:
-            self._fill_up()
-        elif self._state is DriveState.READONLY and self._space.is_ample:
+        self._room.measured(total, free)
+        if self._state is DriveState.ACTIVE and self._room.is_short:
+            self._become_full()
+        elif self._state is DriveState.READONLY and self._room.is_ample:
             self._state, self.reason = DriveState.ACTIVE, ""
-
-    def _fill_up(self) -> None:
-        self._state = DriveState.READONLY
-        self.reason = f"{self.root} is full: delete objects or add drives"
-
-    def restore_ballast(self) -> None:
-        """Set space aside for the index, where there is plenty. Blocking."""
-        self._ballast.restore()
-
-    async def _watch(self) -> None:
-        """A call that the drive does not return from is its end. Never waits for the drive itself."""
-        limit = self._settings.hung_seconds
-        self._beat = trio.current_time()
-        if any(self._beat - begun > limit for begun in list(self._running.values())):
-            self._fault("a read or write of its files hung")
-        if self._commits.is_flying and trio.current_time() - self._commits.flying_since > limit:
-            self._fault("a commit hung")
-
-    async def _guard(self) -> None:
-        found = await self.offload(self.guard.check)
-        if found is not None:
-            self._leave(*found)
-
-    async def _checkpoint(self) -> None:
-        limit = self._settings.checkpoint_bytes
-        usage = self._space.usage
-        if usage is not None:
-            limit = min(limit, usage.total // 64)
-        if self._state is DriveState.READONLY:
-            limit = 0  # every page of the log counts now
-
-        def work() -> bool:
-            if self._writer_index.log_bytes > limit:
-                self._checkpoint_index.checkpoint()
-                return True
-            return False
-
-        if self._commits.durable != self._checkpointed:
-            durable = self._commits.durable
-            try:
-                if await self.offload(work):
-                    self._checkpointed = durable
-            except apsw.FullError:
-                await self.offload(self._ballast.release)
-            except apsw.BusyError:
-                return  # a reader is in the way: next time
 
     async def collect(self) -> None:
         """Drop what dead buckets left, and superseded shards whose grace is over, a bounded number at a time."""
-        await self._registers.dead_buckets.sweep()
-        await self._collector.collect(self._runtime.wall_ms(), self._settings.collect_batch)
+
+        async def unlink(shards: Sequence[tuple[DataId, int]]) -> None:
+            def work() -> None:
+                for data_id, position in shards:
+                    self.files.unlink(shard_path(self.root, data_id, position))
+
+            await self._threads.run(work)
+
+        await self._rows.collect(self._settings.collect_batch, unlink)
 
     async def status(self) -> DriveStatus:
         """See Drive."""
         debt = 0
         if self._state in VOTING:
             with suppress(DriveError):  # the state then says what is wrong
-                debt = await self.ask_index(lambda index: index.count("heal"))
-            await self.measure()
+                debt = await self._rows.count_debt()
+                await self.measure()
         return DriveStatus(
             drive=self.drive_id,
             path=str(self.root),
@@ -444,27 +275,33 @@ class LocalDrive:
             position=self.member.position,
             state=self._state,
             reason=self.reason,
-            usage=self._space.usage,
+            usage=self._room.usage,
             heal_debt=debt,
         )
 
     async def aclose(self) -> None:
-        """Commit what waits, say that the stop was clean, end the threads."""
+        """Commit what waits, say that the stop was clean, end the threads. At most some seconds, whatever hangs."""
         with trio.move_on_after(10) as scope:
             scope.shield = True
-            if not self._commits.failed:
+            is_settled = await self._settle()
+            if is_settled and not self._commits.failed:
                 self._commits.batch.ctl["clean"] = b"1"
                 self._commits.touch()
                 await self._commits.drain()
-            self._commits.stop()
+            self._writer.stop()
             self._reader.stop()
-            await trio.to_thread.run_sync(self._join)
+            await trio.to_thread.run_sync(self._join, abandon_on_cancel=True)
+
+    async def _settle(self) -> bool:
+        """Whether no file is being written any more, and those of aborted stages are gone."""
+        with suppress(DriveError, OSError), trio.move_on_after(2):
+            await self._upkeep.discard()
+        return await self._threads.settle(2)
 
     def _join(self) -> None:
-        self._commits.join(5)
-        self._reader.join(5)
-        self._checkpoint_index.close()
-        self._writer_index.close()
+        # A connection is not closed under a thread that hangs in it.
+        if self._writer.join(3) and self._reader.join(3):
+            self.folder.close()
 
 
 @asynccontextmanager
@@ -479,13 +316,14 @@ async def open_local_drive(
     vfs: str = CHECKSUM_VFS,
 ) -> AsyncIterator[LocalDrive]:
     """The drive, while the block runs. Raises ConfigError where another process holds it, OSError, apsw.Error."""
-    lock = DriveLock(root)
+    settings, files, threads = settings or DriveSettings(), files or FileOps(), FileThreads()
+    folder = await _open_folder(
+        threads,
+        partial(OpenedFolder, root, member.drive, files, vfs, ballast_bytes=settings.ballast_bytes),
+    )
     try:
-        drive = LocalDrive(
-            root, cluster, member, runtime, settings or DriveSettings(), files or FileOps(), vfs
-        )
+        drive = LocalDrive(folder, cluster, member, runtime, settings, files, threads)
         try:
-            await drive.offload(drive.restore_ballast)
             await drive.measure()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drive.run)
@@ -494,4 +332,22 @@ async def open_local_drive(
         finally:
             await drive.aclose()
     finally:
-        lock.release()
+        folder.release()
+
+
+async def _open_folder(threads: FileThreads, opening: Callable[[], OpenedFolder]) -> OpenedFolder:
+    """Open it in a thread; one that nobody waits for any more closes what it opened."""
+    is_given_up = False
+
+    def work() -> OpenedFolder:
+        folder = opening()
+        if is_given_up:
+            folder.close()
+            folder.release()
+        return folder
+
+    try:
+        return await threads.run(work, may_take_long=True)
+    except trio.Cancelled:
+        is_given_up = True
+        raise

@@ -1,5 +1,6 @@
 """Staging on a LocalDrive: a shard is collected and written, and counts once its index row is committed."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,7 @@ class StageHost(Protocol):
         ...
 
     async def offload(self, work: Callable[[], None]) -> None:
-        """Run file work in a worker thread."""
+        """Run file work in a worker thread, which may outlive a cancelled wait."""
         ...
 
     def judge_write_error(self, error: OSError) -> DriveError:
@@ -43,8 +44,8 @@ class StageHost(Protocol):
         """Add the shard's index row, durably. Raises DriveError."""
         ...
 
-    def discard_later(self, writer: ShardWriter) -> None:
-        """Remove the file of an aborted stage, soon."""
+    def discard_later(self, discard: Callable[[], None]) -> None:
+        """Remove the file of an aborted stage, soon, in a worker thread."""
         ...
 
 
@@ -59,11 +60,14 @@ class LocalStage:
         self._buffered: list[bytes] = []
         self._bytes = 0
         self._writer: ShardWriter | None = None
+        self._has_file = False  # or may soon have
         self._dead = False
+        # A thread that nobody waits for any more may still be writing when the file is to be removed.
+        self._lock = threading.Lock()
 
     async def write(self, blocks: Sequence[Blob]) -> None:
         """See Stage."""
-        if self._writer is None:
+        if not self._has_file:
             self._bytes += sum(map(len, blocks))
             if self._bytes <= ROW_SHARD_BYTES:
                 self._buffered += [bytes(block) for block in blocks]
@@ -79,34 +83,54 @@ class LocalStage:
     async def _file(self, work: Callable[[], None]) -> None:
         if self._dead or self._drive.state not in STAGING:
             raise DriveError(self._drive.reason or "the stage was aborted")
+        self._has_file = True
+
+        def locked() -> None:
+            with self._lock:
+                if not self._dead:
+                    work()
+
         try:
-            await self._drive.offload(work)
+            await self._drive.offload(locked)
         except OSError as error:
             self._end()
             raise self._drive.judge_write_error(error) from error
+        except (trio.Cancelled, DriveError):
+            self._end()
+            raise
+        if self._dead:
+            raise DriveError("the stage was aborted")
 
     def _end(self) -> None:
         self._dead = True
-        if self._writer is not None:
-            self._drive.discard_later(self._writer)
+        if self._has_file:
+            self._drive.discard_later(self._discard)
+
+    def _discard(self) -> None:
+        with self._lock:
+            if self._writer is not None:
+                self._writer.discard()
 
     async def close(self, digests: bytes) -> None:
         """See Stage."""
-        header, writer = self._header, self._writer
-        if writer is None:
+        header = self._header
+        if not self._has_file:
             body = b"".join(self._buffered)
             row = ShardRow(
                 data_id=header.data_id, position=header.position, owner=header.owner,
                 payload_bytes=len(body), digests=digests,
             )  # fmt: skip
             await self._commit(row, body)
-        else:
-            await self._file(lambda: writer.finish(digests))
-            row = ShardRow(
-                data_id=header.data_id, position=header.position, owner=header.owner,
-                payload_bytes=writer.payload_bytes,
-            )  # fmt: skip
-            await self._commit(row, None)
+            return
+        writer = self._writer
+        if writer is None:
+            raise DriveError("the stage has failed")
+        await self._file(lambda: writer.finish(digests))
+        row = ShardRow(
+            data_id=header.data_id, position=header.position, owner=header.owner,
+            payload_bytes=writer.payload_bytes,
+        )  # fmt: skip
+        await self._commit(row, None)
 
     async def _commit(self, row: ShardRow, body: bytes | None) -> None:
         try:

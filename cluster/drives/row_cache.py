@@ -5,8 +5,12 @@ The drive has one writer, so the cache is coherent by construction. A row that i
 
 from collections import OrderedDict
 
+import msgspec
+
+from cluster.drives.index_rows import HeadRow, unpack_bodies
 from cluster.ids import DataId, RowKey, UploadId
-from cluster.register.records import BodyId, Register
+from cluster.register.messages import CHOSEN
+from cluster.register.records import BodyId, Register, decode_state
 
 _ROW_OVERHEAD = 400  # bytes of Python objects around a row, measured roughly
 
@@ -87,3 +91,21 @@ class RowCache:
                 return  # the next commit trims again
             del self._rows[key]
             self._bytes -= row.cost
+
+
+def decode_row(head: HeadRow | None) -> Row:
+    """A row as the index has it; None, or a state that is none, is a corrupt one."""
+    if head is None:
+        return Row(None, {}, 0, 0)
+    try:
+        state = decode_state(head.state)
+    except msgspec.DecodeError:
+        return Row(None, {}, 0, 0)
+    register = Register(ballot=head.ballot, state=state, chosen=bool(head.flags & CHOSEN))
+    bodies = {BodyId(body): rowid for body, rowid in unpack_bodies(head.bodies).items()}
+    row = Row(register, bodies, 0, len(head.state))
+    if not register.chosen:
+        # What it made superfluous was forgotten with the cached row: its own memory says enough.
+        row.missed = True
+        row.closed = tuple(done.upload_id for done in state.done)
+    return row

@@ -112,7 +112,7 @@ class LocalBench:
         def broken(_: object) -> None:
             raise apsw.IOError("disk I/O error")
 
-        self.drive._writer_index.apply = broken  # type: ignore[method-assign]
+        self.drive.folder.writer.apply = broken  # type: ignore[method-assign]
 
     def fill(self) -> None:
         self.tools.failing, self.tools.error = "append", OSError(28, "no space left on device")

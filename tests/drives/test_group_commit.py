@@ -1,12 +1,15 @@
 """Group commit: what a tick gathers is one batch, an acknowledgement follows a commit, a failure reaches everybody."""
 
+import contextlib
 import threading
 
 import apsw
 import pytest
 import trio
 
-from cluster.drives.index_threads import COMMIT_SEQ, MAX_OPERATIONS, GroupCommit, Reader
+from cluster.drives.group_commit import COMMIT_SEQ, MAX_OPERATIONS, GroupCommit
+from cluster.drives.group_read import GroupRead
+from cluster.drives.index_threads import ReaderThread, WriterThread
 
 
 class Disk:
@@ -34,13 +37,33 @@ async def failures():
     return []
 
 
+@contextlib.asynccontextmanager
+async def committing(disk, on_failure, *, durable=0):
+    """A group commit over a thread."""
+    writer = WriterThread(disk.apply)
+    yield GroupCommit(writer.begin, soon(), on_failure, durable=durable)
+    disk.gate.release(100)
+    writer.stop()
+    assert await trio.to_thread.run_sync(writer.join, 5)
+
+
+@contextlib.asynccontextmanager
+async def reading(index, on_broken=print):
+    """Group reads over a thread."""
+    reader = ReaderThread(lambda: index)
+    yield GroupRead(reader.begin, soon(), on_broken)
+    reader.stop()
+    assert await trio.to_thread.run_sync(reader.join, 5)
+
+
+def soon():
+    return trio.lowlevel.current_trio_token().run_sync_soon
+
+
 @pytest.fixture
 async def commits(disk, failures):
-    group = GroupCommit(disk.apply, failures.append)
-    yield group
-    disk.gate.release(100)
-    group.stop()
-    await trio.to_thread.run_sync(group.join, 5)
+    async with committing(disk, failures.append) as group:
+        yield group
 
 
 def write(group, name, told):
@@ -60,7 +83,7 @@ async def test_a_tick_is_one_batch_and_what_comes_during_the_commit_is_the_next(
     told = []
     write(commits, "a", told)
     write(commits, "b", told)
-    await until(lambda: commits.is_flying)
+    await until(lambda: commits.flying)
     write(commits, "c", told)
     await trio.sleep(0.02)
     write(commits, "d", told)
@@ -78,18 +101,16 @@ async def test_a_tick_is_one_batch_and_what_comes_during_the_commit_is_the_next(
 
 
 async def test_numbers_go_on_where_they_stopped(disk):
-    group = GroupCommit(disk.apply, print, durable=41)
-    disk.gate.release(10)
-    told = []
-    group.when_durable(41, told.append)
-    assert told == [True]
-    write(group, "a", told)
-    assert group.seq == 42
-    await group.drain()
-    assert group.durable == 42
-    assert disk.batches[0].ctl[COMMIT_SEQ] == b"42"
-    group.stop()
-    await trio.to_thread.run_sync(group.join, 5)
+    async with committing(disk, print, durable=41) as group:
+        disk.gate.release(10)
+        told = []
+        group.when_durable(41, told.append)
+        assert told == [True]
+        write(group, "a", told)
+        assert group.seq == 42
+        await group.drain()
+        assert group.durable == 42
+        assert disk.batches[0].ctl[COMMIT_SEQ] == b"42"
 
 
 async def test_waiting_for_the_filling_batch_commits_it_even_when_empty(commits, disk):
@@ -106,7 +127,7 @@ async def test_a_failed_commit_tells_everybody_and_nothing_is_written_after_it(
     told = []
     disk.error = error
     write(commits, "a", told)
-    await until(lambda: commits.is_flying)
+    await until(lambda: commits.flying)
     write(commits, "b", told)
     disk.gate.release()
     await until(lambda: len(told) == 2)
@@ -124,7 +145,7 @@ async def test_a_failed_commit_tells_everybody_and_nothing_is_written_after_it(
 async def test_giving_up_on_a_hanging_commit_tells_its_waiters_once(commits, disk, failures):
     told = []
     write(commits, "a", told)
-    await until(lambda: commits.is_flying)
+    await until(lambda: commits.flying)
     write(commits, "b", told)
     commits.fail("it hangs")
     commits.fail("again")
@@ -163,15 +184,13 @@ class Rows:
 
 async def test_rows_of_a_tick_are_read_by_one_question():
     rows, landed = Rows(), []
-    reader = Reader(lambda: rows)
-    reader.set_row_sink(lambda found, wanted, error: landed.append((found, wanted, error)))
-    for row in (b"b", b"a", b"b"):
-        reader.want_row(row)
-    assert await reader.run(lambda _: "value") == "value"
-    assert rows.asked == [[b"a", b"b"]]
-    assert landed == [({b"a": None, b"b": None}, [b"b", b"a"], "")]
-    reader.stop()
-    await trio.to_thread.run_sync(reader.join, 5)
+    async with reading(rows) as reader:
+        reader.set_row_sink(lambda found, wanted, error: landed.append((found, wanted, error)))
+        for row in (b"b", b"a", b"b"):
+            reader.want_row(row)
+        assert await reader.run(lambda _: "value") == "value"
+        assert rows.asked == [[b"a", b"b"]]
+        assert landed == [({b"a": None, b"b": None}, [b"b", b"a"], "")]
 
 
 @pytest.mark.parametrize(
@@ -185,13 +204,11 @@ async def test_rows_of_a_tick_are_read_by_one_question():
 async def test_a_broken_index_is_reported_and_a_busy_one_is_not(error, is_broken):
     rows, broken, landed = Rows(), [], []
     rows.error = error
-    reader = Reader(lambda: rows, broken.append)
-    reader.set_row_sink(lambda found, wanted, error: landed.append(error))
-    reader.want_row(b"a")
-    await until(lambda: landed)
-    assert landed[0]
-    assert bool(broken) == is_broken
-    with pytest.raises(OSError, match="cannot be read"):
-        await reader.run(lambda index: index.heads([b"a"]))
-    reader.stop()
-    await trio.to_thread.run_sync(reader.join, 5)
+    async with reading(rows, broken.append) as reader:
+        reader.set_row_sink(lambda found, wanted, error: landed.append(error))
+        reader.want_row(b"a")
+        await until(lambda: landed)
+        assert landed[0]
+        assert bool(broken) == is_broken
+        with pytest.raises(OSError, match="cannot be read"):
+            await reader.run(lambda index: index.heads([b"a"]))

@@ -16,8 +16,8 @@ from cluster.drives.drive import (
     ShardCorruptError,
     ShardMissingError,
 )
+from cluster.drives.group_commit import MAX_OPERATIONS
 from cluster.drives.index import FILE, PAGE_BYTES
-from cluster.drives.index_threads import MAX_OPERATIONS
 from cluster.drives.shard_files import list_shards, shard_path
 from cluster.drives.trouble import Trouble, judge
 from cluster.errors import ConfigError
@@ -79,7 +79,7 @@ async def test_a_damaged_index_takes_the_drive_out_and_never_votes_absent(bench)
     async with bench.open() as drive:
         for row in rows:
             await expect(drive, accept(ballot, live(ballot), row), Accepted)
-        drive._checkpoint_index.checkpoint()
+        drive.folder.checkpointer.checkpoint()
     path = bench.root / FILE
     (bench.root / f"{FILE}-wal").unlink()
     data = bytearray(path.read_bytes())
@@ -172,13 +172,13 @@ async def test_a_commit_that_hangs_takes_the_drive_out_and_lets_everybody_go(ben
     bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, hung_seconds=0.05)
     ballot, gate = at(bench, 1), threading.Event()
     async with bench.open() as drive:
-        apply = drive._writer_index.apply
+        apply = drive.folder.writer.apply
 
         def hanging(batch):
             gate.wait(5)
             apply(batch)
 
-        drive._writer_index.apply = hanging
+        drive.folder.writer.apply = hanging
         waiting, shard = Answers(), []
         drive.submit(accept(ballot, live(ballot)), waiting)
 
@@ -217,35 +217,37 @@ async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
         bench.tools.unlink = slow
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drive.collect)
-            await until(lambda: drive._collector.is_collecting)
+            await until(lambda: drive._rows.is_collecting)
             await trio.sleep(0.05)
             with pytest.raises(DriveError):
                 await drive.read_blocks(shard, 0, [len(block) for block in LARGE])
             gate.set()
-        await until(lambda: not drive._collector.is_collecting)
+        await until(lambda: not drive._rows.is_collecting)
         assert (await drive.status()).heal_debt == 0
 
 
-async def test_a_file_that_hangs_takes_the_drive_out(bench):
-    bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, hung_seconds=0.1)
-    gate, sync = threading.Event(), bench.tools.sync_file
+async def test_files_that_hang_take_the_drive_out_and_hold_nobody(bench):
+    """More of them than a drive has threads; another drive does not notice, and the stop does not wait."""
+    hung, other, gate = bench.fresh(), bench.fresh(), threading.Event()
+    hung.settings = attrs.evolve(bench.settings, guard_seconds=0.02, hung_seconds=0.1)
+    hung.tools.sync_file = lambda _: gate.wait(30)
 
-    def hanging(fd):
-        gate.wait(10)
-        sync(fd)
+    async def staging(drive, number):
+        with pytest.raises(DriveError):
+            await stage(drive, header(number), LARGE)
 
-    async with bench.open() as drive:
-        bench.tools.sync_file = hanging
-
-        async def staging():
-            with pytest.raises(DriveError):
-                await stage(drive, header(), LARGE)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(staging)
-            await until(lambda: drive.state is DriveState.FAULTY)
-            assert "hung" in drive.reason
-            gate.set()
+    try:
+        with trio.fail_after(15):
+            async with other.open() as healthy, hung.open() as drive:
+                async with trio.open_nursery() as nursery:
+                    for number in range(50):
+                        nursery.start_soon(staging, drive, number)
+                    await stage(healthy, header(), LARGE)
+                assert drive.state is DriveState.FAULTY
+                assert "hung" in drive.reason
+                assert healthy.state is DriveState.ACTIVE
+    finally:
+        gate.set()
 
 
 async def test_a_drive_is_full_below_its_reserve_and_takes_shards_again_above(bench):
@@ -274,7 +276,7 @@ async def test_an_index_without_room_uses_the_ballast(bench):
     ballot = at(bench, 1)
     async with bench.open() as drive:
         assert (bench.root / "ballast").stat().st_size == 1 << 20
-        apply, tries = drive._writer_index.apply, []
+        apply, tries = drive.folder.writer.apply, []
 
         def full_once(batch):
             tries.append((bench.root / "ballast").exists())
@@ -282,7 +284,7 @@ async def test_an_index_without_room_uses_the_ballast(bench):
                 raise apsw.FullError("database or disk is full")
             apply(batch)
 
-        drive._writer_index.apply = full_once
+        drive.folder.writer.apply = full_once
         await expect(drive, accept(ballot, live(ballot)), Accepted)
         assert tries == [True, False]
         assert drive.state not in OUT
@@ -292,13 +294,13 @@ async def test_too_many_waiting_operations_are_refused_at_once(bench):
     gate = threading.Event()
     async with bench.open() as drive:
         await ask(drive, prepare(at(bench, 1)))
-        apply = drive._writer_index.apply
+        apply = drive.folder.writer.apply
 
         def slow(batch):
             gate.wait(5)
             apply(batch)
 
-        drive._writer_index.apply = slow
+        drive.folder.writer.apply = slow
         answers = Answers()
         drive.submit(accept(at(bench, 2), live(at(bench, 2))), answers)
         await trio.sleep(0.02)
@@ -330,13 +332,13 @@ async def test_a_stage_that_comes_to_nothing_leaves_no_file_and_no_row(bench, ho
                     await writing.close(bytes(32))
                 bench.tools.failing = ""
             case _:
-                gate, apply = threading.Event(), drive._writer_index.apply
+                gate, apply = threading.Event(), drive.folder.writer.apply
 
                 def slow(batch):
                     gate.wait(5)
                     apply(batch)
 
-                drive._writer_index.apply = slow
+                drive.folder.writer.apply = slow
                 with trio.move_on_after(0.1) as scope:
                     await writing.close(bytes(32))
                 assert scope.cancelled_caught
@@ -365,7 +367,7 @@ async def test_after_a_crash_torn_files_go_and_whole_ones_stay(bench):
         assert not drive.was_clean
         begun = drive.open_stage(header(4), 0)
         await begun.write(LARGE)
-        await until(lambda: drive._collector.has_swept)
+        await until(lambda: drive._upkeep.begun is None)
         await until(lambda: len(files_of(bench)) == 3)
         await begun.close(bytes(32))
         for shard in (whole, header(4)):
@@ -399,10 +401,9 @@ async def test_a_closed_upload_takes_its_part_rows_and_their_data_with_it(bench)
 
 
 async def test_errors_of_a_drives_own_tasks_do_not_leave_the_drive(bench):
-    bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, collect_seconds=0.02)
+    bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, checkpoint_bytes=0)
     async with bench.open() as drive:
-        drive._checkpoint_index.checkpoint = _raise(apsw.IOError("disk I/O error"))
-        drive._settings = attrs.evolve(drive._settings, checkpoint_bytes=0)
+        drive.folder.checkpointer.checkpoint = _raise(apsw.IOError("disk I/O error"))
         await expect(drive, accept(at(bench, 1), live(at(bench, 1))), Accepted)
         await until(lambda: drive.state is DriveState.FAULTY)
 

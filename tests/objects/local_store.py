@@ -41,8 +41,7 @@ class ThreadRuntime:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def offload(self, work: Callable[[], T], *, lane: str = "") -> Awaitable[T]:
-        del lane
+    def offload(self, work: Callable[[], T]) -> Awaitable[T]:
         return trio.to_thread.run_sync(work)
 
     def emit(self, event: object) -> None:

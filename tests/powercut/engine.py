@@ -13,7 +13,7 @@ from random import Random
 import trio
 
 from cluster.clock import BALLOT_ZERO, Ballot
-from cluster.drives import format as drive_format, local_registers
+from cluster.drives import format as drive_format, registers
 from cluster.drives.drive import DriveError
 from cluster.drives.file_ops import FileOps
 from cluster.drives.local_drive import DriveSettings, open_local_drive
@@ -38,7 +38,7 @@ SETTINGS = DriveSettings(
 
 
 class Runtime(SimRuntime):
-    async def offload(self, work, *, lane=""):
+    async def offload(self, work):
         return await trio.to_thread.run_sync(work)
 
     def wall_ms(self):
@@ -155,7 +155,7 @@ def mutate(mutant):
     elif mutant == "no-directory-sync":
         RecordingFiles.sync_directory = lambda self, path: None
     elif mutant == "early-acknowledgement":
-        local_registers.LocalRegisters._when_shown = lambda self, seq, reply, answer: reply(answer)
+        registers.Registers._when_shown = lambda self, seq, reply, answer: reply(answer)
     elif mutant == "no-log-sync":
         from tests.powercut.recorder import RecordingFile
 

@@ -30,8 +30,7 @@ class SimRuntime:
     def wall_ms(self) -> int:
         return EPOCH_MS + int(trio.current_time() * 1000) + self.offset_ms
 
-    async def offload(self, work: Callable[[], T], *, lane: str = "") -> T:
-        del lane
+    async def offload(self, work: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
         return work()
 

@@ -1,4 +1,6 @@
-"""The registers of a LocalDrive: the pure acceptor, hosted over the row cache, the index and the group commit.
+"""The registers of a drive: the pure acceptor, hosted over the row cache, the group commit and the group reads of its index.
+
+What the index is does not matter here: the simulator's drives run this very code over an index in memory.
 
 A reply that shows a row waits until that row is durable. LEARN is a fact and not a promise: it shows at once and becomes durable with a
 later commit; losing it costs a reader one confirmation.
@@ -8,23 +10,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
-import msgspec
 
 from cluster.drives.dead_buckets import DeadBuckets
-from cluster.drives.index import Index
-from cluster.drives.index_rows import HeadRow, pack_bodies, unpack_bodies
-from cluster.drives.index_threads import GroupCommit, Reader
+from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_read import GroupRead
+from cluster.drives.index_rows import HeadRow, IndexReads, pack_bodies
+from cluster.drives.leftovers import Leftovers
 from cluster.drives.roll_up import roll_up
-from cluster.drives.row_cache import Row, RowCache
-from cluster.ids import DataId, RowKey, UploadId
+from cluster.drives.row_cache import Row, RowCache, decode_row
+from cluster.ids import RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Promised, Write
 from cluster.register.keys import (
-    bucket_of,
     is_object,
-    is_part,
     object_row,
     owner_row,
-    part_row,
     successor,
 )
 from cluster.register.messages import (
@@ -49,21 +48,20 @@ from cluster.register.messages import (
     ScanUploads,
     Value,
 )
-from cluster.register.mutations import record_data
-from cluster.register.records import BOTTOM, BodyId, KeyState, Register, decode_parts, decode_state
+from cluster.register.records import BOTTOM, BodyId, KeyState, Register
 
 ReplyTo = Callable[[Reply], None]
 _LOST = Failed("the drive failed before the write was durable")
 
 
-class LocalRegisters:
+class Registers:
     """Register messages in, replies out."""
 
     def __init__(
         self,
         acceptor: Acceptor,
         commits: GroupCommit,
-        reader: Reader,
+        reads: GroupRead,
         *,
         cache_bytes: int,
         last_body: int,
@@ -72,22 +70,33 @@ class LocalRegisters:
     ) -> None:
         self._acceptor = acceptor
         self._commits = commits
-        self._reader = reader
+        self._reads = reads
         self._cache = RowCache(cache_bytes)
         self._next_body = last_body + 1
-        self._now_ms, self._grace_ms = now_ms, grace_ms
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
+        self._leftovers = Leftovers(
+            commits,
+            reads,
+            now_ms=now_ms,
+            grace_ms=grace_ms,
+            forget=self._cache.drop,
+            with_body=self._with_body,
+        )
         self.dead_buckets = DeadBuckets(
-            acceptor.control, commits, reader, forget=self._cache.drop, discard=self._discard
+            acceptor.control,
+            commits,
+            reads,
+            forget=self._cache.drop,
+            discard=self._leftovers.discard,
         )
         commits.on_durable = self._trim
-        reader.set_row_sink(self._loaded)
+        reads.set_row_sink(self._loaded)
 
     def handle(self, request: Request, reply: ReplyTo) -> None:
         """Decide one message and answer it, now or when what the answer shows is durable."""
-        if self._commits.is_full or self._reader.is_full:
+        if self._commits.is_full or self._reads.is_full:
             reply(Failed("the drive is overloaded"))
         elif isinstance(request, Scan):
             self._scan(request, reply)
@@ -114,7 +123,7 @@ class LocalRegisters:
         if waiting is None:
             self._loading[key] = [then]
             self._failing[key] = [reply]
-            self._reader.want_row(key)
+            self._reads.want_row(key)
         else:
             waiting.append(then)
             self._failing[key].append(reply)
@@ -130,7 +139,7 @@ class LocalRegisters:
                 continue
             row = self._cache.get(key)
             if row is None:
-                row = _decode_row(found[key]) if key in found else Row(BOTTOM, {}, 0, 0)
+                row = decode_row(found[key]) if key in found else Row(BOTTOM, {}, 0, 0)
                 self._cache.put(key, row)
             for then in waiting:
                 then(row)
@@ -212,7 +221,7 @@ class LocalRegisters:
                 self._trim()
             then(read)
 
-        self._reader.submit(lambda index: index.body(rowid), landed)
+        self._reads.submit(lambda index: index.body(rowid), landed)
 
     def _prepare(self, request: Prepare, reply: ReplyTo, row: Row) -> None:
         decision = self._acceptor.prepare(
@@ -303,75 +312,11 @@ class LocalRegisters:
             else:
                 batch.chosen.add(request.row)
             row.kept = self._commits.seq
-            self._collect(request.row, row, decision.register.state)
+            self._leftovers.collect(request.row, row, decision.register.state)
             self._commits.touch()
         if request.acceptors != -1:
             batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
             self._commits.touch()
-
-    # -- what a chosen state makes superfluous
-
-    def _collect(self, key: RowKey, row: Row, state: KeyState) -> None:
-        if not is_part(key):
-            referred = record_data(state)
-            removed = set(row.superseded)
-            for applied in state.ring if row.missed else state.ring[-1:]:
-                removed.update(applied.removed)
-            self._discard(removed - referred)
-            for rowid in row.list_bodies:
-                self._collect_list(rowid, referred)
-        for upload in row.closed:
-            self._close_upload(key, upload, row, state)
-        row.superseded, row.list_bodies, row.closed, row.missed = (), (), (), False
-
-    def _discard(self, data: set[DataId]) -> None:
-        due = self._now_ms() + self._grace_ms
-        for data_id in data:
-            self._commits.batch.trash[data_id] = due
-        if data:
-            self._commits.touch()
-
-    def _collect_list(self, rowid: int, referred: frozenset[DataId]) -> None:
-        def landed(data: bytes | None, _: str) -> None:
-            if data is not None:
-                self._discard({part.data_id for part in decode_parts(data)} - referred)
-            self._commits.batch.drop_bodies.add(rowid)
-            self._commits.touch()
-
-        self._reader.submit(lambda index: index.body(rowid), landed)
-
-    def _close_upload(self, key: RowKey, upload: UploadId, row: Row, state: KeyState) -> None:
-        """Drop the part rows of a closed upload, and the data of parts that the object does not use."""
-        referred = set(record_data(state))
-        live, bucket = state.live, bucket_of(key)
-        start, stop = part_row(bucket, upload, 0), RowKey(successor(bucket + b"p" + upload) or b"")
-
-        def landed(rows: list[ScanRow] | None, _: str) -> None:
-            for found in rows or ():
-                try:
-                    part = decode_state(found.encoded)
-                except msgspec.DecodeError:
-                    continue
-                data = set(record_data(part)).union(*(applied.removed for applied in part.ring))
-                self._discard(data - referred)
-                self._commits.batch.heads[found.row] = None
-                self._cache.drop(found.row)
-                self._commits.touch()
-
-        def with_list(data: bytes | None) -> None:
-            if data is not None:
-                referred.update(part.data_id for part in decode_parts(data))
-            self._reader.submit(lambda index: index.scan(start, stop, 10_001), landed)
-
-        if (
-            live is not None
-            and live.body is not None
-            and live.body.count
-            and live.upload_id == upload
-        ):
-            self._with_body(key, row, live.body.id, with_list)
-        else:
-            with_list(None)
 
     # -- scans and fences
 
@@ -381,7 +326,7 @@ class LocalRegisters:
             reply(refusal)
             return
 
-        def work(index: Index) -> tuple[list[ScanRow], RowKey | None]:
+        def work(index: IndexReads) -> tuple[list[ScanRow], RowKey | None]:
             if request.delimiter:
                 return roll_up(
                     index.scan,
@@ -405,7 +350,7 @@ class LocalRegisters:
                     )
                 )
 
-        self._reader.submit(work, landed)
+        self._reads.submit(work, landed)
 
     def _overlay(self, found: ScanRow) -> ScanRow:
         """A row as stored, with the chosen flag that may not be durable yet."""
@@ -433,7 +378,7 @@ class LocalRegisters:
                 more = RowKey(rows[-1] + b"\0") if len(rows) == request.limit else None
                 reply(Page([ScanRow(row, None, 0, b"") for row in rows], more))
 
-        self._reader.submit(lambda index: index.uploads(request.start, stop, request.limit), landed)
+        self._reads.submit(lambda index: index.uploads(request.start, stop, request.limit), landed)
 
     def _fence(self, request: Fence, reply: ReplyTo) -> None:
         if self._acceptor.fence(request):
@@ -445,20 +390,3 @@ class LocalRegisters:
 
 def _flags(register: Register) -> int:
     return (CHOSEN if register.chosen else 0) | (LIVE if register.state.live is not None else 0)
-
-
-def _decode_row(head: HeadRow | None) -> Row:
-    if head is None:
-        return Row(None, {}, 0, 0)
-    try:
-        state = decode_state(head.state)
-    except msgspec.DecodeError:
-        return Row(None, {}, 0, 0)
-    register = Register(ballot=head.ballot, state=state, chosen=bool(head.flags & CHOSEN))
-    bodies = {BodyId(body): rowid for body, rowid in unpack_bodies(head.bodies).items()}
-    row = Row(register, bodies, 0, len(head.state))
-    if not register.chosen:
-        # What it made superfluous was forgotten with the cached row: its own memory says enough.
-        row.missed = True
-        row.closed = tuple(done.upload_id for done in state.done)
-    return row

@@ -1,38 +1,38 @@
-"""The room on one drive: what was free when it was measured, and what stages were promised since. Pure."""
+"""Free space of a drive: what stages may still promise, and when it is full. Pure."""
 
 from cluster.drives.drive import DriveUsage
 
 
-class Space:
-    """Keeps a reserve for the index and for deletes: the larger of two bounds, at most a tenth of the file system."""
+class Room:
+    """Fed with measurements. Nothing is refused before the first."""
 
-    def __init__(self, min_free_bytes: int, min_free_ratio: float) -> None:
+    def __init__(self, *, min_free_bytes: int, min_free_ratio: float) -> None:
         self._min_free_bytes, self._min_free_ratio = min_free_bytes, min_free_ratio
-        self._promised = 0
-        self.usage: DriveUsage | None = None  # None: not measured yet
+        self._staged_bytes = 0  # promised to stages since the free space was measured
+        self.usage: DriveUsage | None = None
 
     def measured(self, total: int, free: int) -> None:
-        """What the file system says now; what was promised before is in it, or is promised again."""
+        """What the file system says."""
         self.usage = DriveUsage(total=total, free=free)
-        self._promised = 0
+        self._staged_bytes = 0
 
-    def promise(self, size: int) -> bool:
+    def take(self, size: int) -> bool:
         """Set `size` bytes aside for a stage; False: they are not there."""
         if self.usage is None:
             return True
-        if self._promised + size > self.usage.free - self._reserve(self.usage):
+        if self._staged_bytes + size > self.usage.free - self._reserve(self.usage):
             return False
-        self._promised += size
+        self._staged_bytes += size
         return True
 
     @property
     def is_short(self) -> bool:
-        """Whether less than the reserve is free."""
+        """Below the reserve: the drive is full."""
         return self.usage is not None and self.usage.free < self._reserve(self.usage)
 
     @property
     def is_ample(self) -> bool:
-        """Whether one and a half of the reserve is free: a drive that was full takes shards again."""
+        """Above one and a half of the reserve: a full drive takes shards again."""
         return self.usage is not None and self.usage.free > self._reserve(self.usage) * 3 // 2
 
     def _reserve(self, usage: DriveUsage) -> int:

@@ -1,0 +1,98 @@
+"""What a chosen state makes superfluous: replaced data, part lists, the part rows of closed uploads. Noted, not yet removed."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_read import GroupRead
+from cluster.drives.row_cache import Row
+from cluster.ids import DataId, RowKey, UploadId
+from cluster.register.keys import bucket_of, is_part, part_row, successor
+from cluster.register.messages import ScanRow
+from cluster.register.mutations import record_data
+from cluster.register.records import BodyId, KeyState, decode_parts, decode_state
+
+WithBody = Callable[[RowKey, Row, BodyId, Callable[[bytes | None], None]], None]
+
+
+class Leftovers:
+    """`discard` puts data into the trash, from where it is collected after the grace."""
+
+    def __init__(
+        self,
+        commits: GroupCommit,
+        reads: GroupRead,
+        *,
+        now_ms: Callable[[], int],
+        grace_ms: int,
+        forget: Callable[[RowKey], None],
+        with_body: WithBody,
+    ) -> None:
+        self._commits, self._reads = commits, reads
+        self._now_ms, self._grace_ms = now_ms, grace_ms
+        self._forget, self._with_body = forget, with_body
+
+    def collect(self, key: RowKey, row: Row, state: KeyState) -> None:
+        """The row's state was chosen: note what it makes superfluous. Never blocks."""
+        if not is_part(key):
+            referred = record_data(state)
+            removed = set(row.superseded)
+            for applied in state.ring if row.missed else state.ring[-1:]:
+                removed.update(applied.removed)
+            self.discard(removed - referred)
+            for rowid in row.list_bodies:
+                self._collect_list(rowid, referred)
+        for upload in row.closed:
+            self._close_upload(key, upload, row, state)
+        row.superseded, row.list_bodies, row.closed, row.missed = (), (), (), False
+
+    def discard(self, data: set[DataId]) -> None:
+        """Data that nothing refers to any more: collected when the reads in flight are over."""
+        due = self._now_ms() + self._grace_ms
+        for data_id in data:
+            self._commits.batch.trash[data_id] = due
+        if data:
+            self._commits.touch()
+
+    def _collect_list(self, rowid: int, referred: frozenset[DataId]) -> None:
+        def landed(data: bytes | None, _: str) -> None:
+            if data is not None:
+                self.discard({part.data_id for part in decode_parts(data)} - referred)
+            self._commits.batch.drop_bodies.add(rowid)
+            self._commits.touch()
+
+        self._reads.submit(lambda index: index.body(rowid), landed)
+
+    def _close_upload(self, key: RowKey, upload: UploadId, row: Row, state: KeyState) -> None:
+        """Drop the part rows of a closed upload, and the data of parts that the object does not use."""
+        referred = set(record_data(state))
+        live, bucket = state.live, bucket_of(key)
+        start, stop = part_row(bucket, upload, 0), RowKey(successor(bucket + b"p" + upload) or b"")
+
+        def landed(rows: list[ScanRow] | None, _: str) -> None:
+            for found in rows or ():
+                try:
+                    part = decode_state(found.encoded)
+                except msgspec.DecodeError:
+                    continue
+                data = set(record_data(part)).union(*(applied.removed for applied in part.ring))
+                self.discard(data - referred)
+                self._commits.batch.heads[found.row] = None
+                self._forget(found.row)
+                self._commits.touch()
+
+        def with_list(data: bytes | None) -> None:
+            if data is not None:
+                referred.update(part.data_id for part in decode_parts(data))
+            self._reads.submit(lambda index: index.scan(start, stop, 10_001), landed)
+
+        if (
+            live is not None
+            and live.body is not None
+            and live.body.count
+            and live.upload_id == upload
+        ):
+            self._with_body(key, row, live.body.id, with_list)
+        else:
+            with_list(None)
