@@ -68,15 +68,15 @@ async def test_a_lying_fsync_shows_at_the_crash_as_a_torn_shard():
 async def test_rotten_and_misdirected_blocks_are_noticed():
     bench = MemoryBench()
     async with bench.open() as drive:
-        assert not drive.rot()
-        assert not drive.misdirect()
-        assert not drive.corrupt_row()
+        assert not drive.platter.rot(bench.runtime.rng)
+        assert not drive.platter.misdirect(bench.runtime.rng)
+        assert not drive.platter.corrupt_row(bench.runtime.rng)
         for number in (1, 2):
             await stage(drive, header(number), BLOCKS)
-        assert drive.rot()
+        assert drive.platter.rot(bench.runtime.rng)
         served = [await read_each(drive, header(number), BLOCKS) for number in (1, 2)]
         assert sorted(served) == [3, 4]
-        assert drive.misdirect()
+        assert drive.platter.misdirect(bench.runtime.rng)
         assert sum([await read_each(drive, header(number), BLOCKS) for number in (1, 2)]) <= 7
 
 
@@ -95,7 +95,7 @@ async def test_a_hung_drive_answers_nothing_and_a_vanished_one_has_nothing():
         drive.faults.hung = False
         drive.vanish()
         assert drive.state is DriveState.MISSING
-        assert not drive.platter.rows
+        assert not drive.platter.index.rows
         assert not drive.platter.shards
 
 

@@ -7,6 +7,7 @@ import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import DriveState
+from cluster.drives.index_rows import CHOSEN, HeadRow
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
@@ -19,7 +20,7 @@ from cluster.objects.model import Absent, PutRequest, Seal, ValidatorIn
 from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.acceptor import Limits
-from cluster.register.records import Register
+from cluster.register.records import decode_state
 from cluster.topology.formation import form_sets
 from tests.sim.checkers import ListPage, Op, ViolationError, check_linearizable, check_page
 from tests.sim.run import SimRuntime
@@ -81,6 +82,7 @@ class World:
                 position=i,
                 limits=limits,
                 grace_ms=5_000,
+                cache_bytes=rng.choice([0, 4_000, 1 << 20]),
             )
             for i in range(profile.n)
         ]
@@ -233,9 +235,9 @@ class World:
             elif fault == "full":
                 drive.faults.full = True
             elif (
-                (fault == "rot" and drive.rot())
-                or (fault == "misdirect" and drive.misdirect())
-                or (fault == "row" and drive.corrupt_row())
+                (fault == "rot" and drive.platter.rot(self.rng))
+                or (fault == "misdirect" and drive.platter.misdirect(self.rng))
+                or (fault == "row" and drive.platter.corrupt_row(self.rng))
             ):
                 drive.damaged = True
             self.trace.say("fault", fault, drive.drive_id[0])
@@ -265,23 +267,23 @@ class World:
 
     def check_storage(self):
         """Enough shards of every chosen version, and durable debt for each that is not there (I17)."""
-        best: dict[bytes, Register] = {}
+        best: dict[bytes, HeadRow] = {}
         for drive in self.drives:
-            for row, record in drive.platter.rows.items():
-                if (
-                    not record.corrupt
-                    and record.register.ballot >= best.get(row, Register()).ballot
+            index = drive.platter.index
+            for row, head in index.rows.items():
+                known = best.get(row)
+                if row not in index.corrupt and (
+                    known is None
+                    or (head.ballot, head.flags & CHOSEN) > (known.ballot, known.flags & CHOSEN)
                 ):
-                    best[row] = record.register
-        for row, register in best.items():
-            if not register.chosen:
+                    best[row] = head
+        for row, head in best.items():
+            if not head.flags & CHOSEN:
                 continue
-            for version in register.state.versions:
+            for version in decode_state(head.state).versions:
                 for part in version.parts:
                     held = [
-                        d
-                        for p, d in enumerate(self.drives)
-                        if (part.data_id, p) in d.platter.shards
+                        d for p, d in enumerate(self.drives) if d.platter.holds(part.data_id, p)
                     ]
                     if len(held) < part.k:
                         raise ViolationError(f"{row!r}: {len(held)} of {part.k} shards are left")
