@@ -1,12 +1,13 @@
 """One node over six MemoryDrives in virtual time: faults by an atlas, clients, and every checker afterwards."""
 
+import contextlib
 import hashlib
 from random import Random
 
 import trio
 
 from cluster.clock import HybridClock
-from cluster.drives.drive import DriveState
+from cluster.drives.drive import DriveError, DriveState
 from cluster.drives.index_rows import CHOSEN, HeadRow
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.erasure.codec import CODEC
@@ -25,6 +26,7 @@ from cluster.topology.formation import form_sets
 from tests.sim.checkers import ListPage, Op, ViolationError, check_linearizable, check_page
 from tests.sim.run import SimRuntime
 
+GRACE_MS = 1_000
 KEYS = (b"a", b"b/1", b"b/2", b"c")
 SIZES = (0, 1, 100, 4096, 4097, 20_000, 70_000, 300_000)
 
@@ -81,7 +83,7 @@ class World:
                 nursery,
                 position=i,
                 limits=limits,
-                grace_ms=5_000,
+                grace_ms=GRACE_MS,
                 cache_bytes=rng.choice([0, 4_000, 1 << 20]),
             )
             for i in range(profile.n)
@@ -219,7 +221,18 @@ class World:
             drive = self.rng.choice(self.drives)
             hurt = [d for d in self.drives if is_hurt(d)]
             fault = self.rng.choice(
-                ["crash", "crash", "slow", "hung", "fsync", "rot", "misdirect", "full", "row"]
+                [
+                    "crash",
+                    "crash",
+                    "slow",
+                    "hung",
+                    "fsync",
+                    "eio",
+                    "rot",
+                    "misdirect",
+                    "full",
+                    "row",
+                ]
             )
             if fault == "crash":
                 if len(hurt) < self.budget:
@@ -232,6 +245,8 @@ class World:
                 drive.faults.hung = True
             elif fault == "fsync":
                 drive.faults.fsync_fails = True
+            elif fault == "eio":
+                drive.faults.eio_rate = self.rng.choice([0.01, 0.1])
             elif fault == "full":
                 drive.faults.full = True
             elif (
@@ -244,6 +259,14 @@ class World:
             if self.rng.random() < 0.3:
                 healed = self.rng.choice(self.drives)
                 healed.faults.hung = healed.faults.full = False
+
+    async def collect(self):
+        """What the drives' upkeep does."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.5, 1.5))
+            for drive in self.drives:
+                with contextlib.suppress(DriveError):
+                    await drive.collect()
 
     def calm(self):
         for drive in self.drives:
@@ -294,6 +317,7 @@ def is_hurt(drive):
         drive.state is not DriveState.ACTIVE
         or drive.faults.hung
         or drive.faults.fsync_fails
+        or drive.faults.eio_rate > 0
         or getattr(drive, "damaged", False)
     )
 
@@ -329,6 +353,7 @@ async def scenario(rng, trace, *, mutate=None, turns=12):
 
                 clients.start_soon(run_clients)
                 clients.start_soon(world.chaos)
+                clients.start_soon(world.collect)
         world.calm()
         await trio.sleep(2)
         await world.check(stores[0])
