@@ -75,7 +75,9 @@ async def test_a_batch_that_nobody_was_told_of_is_wholly_lost_or_wholly_there():
             assert answers.replies == []
             there = [(await expect(drive, query(row), Value)).register for row in rows]
             is_shard_there = await drive.stat_shard(header().data_id, 0) is not None
-            parts = [(row in flying.heads, held != BOTTOM) for row, held in zip(rows, there)]
+            parts = [
+                (row in flying.heads, held != BOTTOM) for row, held in zip(rows, there, strict=True)
+            ]
             parts.append((bool(flying.shards), is_shard_there))
             kept = {is_there for is_flying, is_there in parts if is_flying}
             assert len(kept) == 1
