@@ -66,9 +66,7 @@ class FileThreads:
         for scope in tuple(self._waiting):
             scope.cancel()
 
-    async def settle(self, seconds: float) -> bool:
-        """Wait for the threads that still run; False: some hang."""
-        with trio.move_on_after(seconds) as scope:
-            for _ in range(THREADS):
-                await self._limiter.acquire_on_behalf_of(object())
-        return not scope.cancelled_caught
+    async def settle(self) -> None:
+        """Wait for the threads that still run, those that nobody waits for included. Nothing can be run afterwards."""
+        for _ in range(THREADS):
+            await self._limiter.acquire_on_behalf_of(object())

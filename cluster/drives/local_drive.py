@@ -283,20 +283,25 @@ class LocalDrive:
         """Commit what waits, say that the stop was clean, end the threads. At most some seconds, whatever hangs."""
         with trio.move_on_after(10) as scope:
             scope.shield = True
-            is_settled = await self._settle()
-            if is_settled and not self._commits.failed:
+            if await self._settle():
                 self._commits.batch.ctl["clean"] = b"1"
                 self._commits.touch()
-                await self._commits.drain()
+            await self._commits.drain()
             self._writer.stop()
             self._reader.stop()
             await trio.to_thread.run_sync(self._join, abandon_on_cancel=True)
 
     async def _settle(self) -> bool:
         """Whether no file is being written any more, and those of aborted stages are gone."""
-        with suppress(DriveError, OSError), trio.move_on_after(2):
-            await self._upkeep.discard()
-        return await self._threads.settle(2)
+        if self._commits.failed:
+            return False
+        with trio.move_on_after(2) as scope:
+            try:
+                await self._upkeep.discard()
+            except OSError:
+                return False
+            await self._threads.settle()
+        return not scope.cancelled_caught
 
     def _join(self) -> None:
         # A connection is not closed under a thread that hangs in it.

@@ -1,10 +1,11 @@
-"""A drive in memory, for the simulator: the same acceptor, the same promises about durability, and every fault a drive can have.
+"""A drive in memory, for the simulator: registers and shard rows hosted by the code of real drives, and every fault a drive can have.
 
 What is written is pending until its batch commits; a crash loses what is pending. No thread, no clock but Trio's, no randomness but
 the Random that is passed in, so a run under virtual time is a function of its seed.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -22,69 +23,19 @@ from cluster.drives.drive import (
     ShardMissingError,
     Stage,
 )
+from cluster.drives.group_commit import COMMIT_SEQ, GroupCommit, Landed
+from cluster.drives.group_read import Deliver, GroupRead, Read, Result
+from cluster.drives.index_rows import Batch, ShardRow
+from cluster.drives.platter import Platter, StoredShard
+from cluster.drives.registers import Registers, ReplyTo
+from cluster.drives.shard_rows import ShardRows
 from cluster.erasure.shard_format import ShardHeader, block_crc
-from cluster.ids import DataId, DriveId, RowKey
-from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Control, Limits, Promised, Write
-from cluster.register.keys import bucket_of, is_part, object_row, successor
-from cluster.register.messages import (
-    CHOSEN,
-    LIVE,
-    Accept,
-    Accepted,
-    Body,
-    Done,
-    Failed,
-    Fence,
-    Learn,
-    NotVoting,
-    Page,
-    Prepare,
-    Query,
-    ReadBody,
-    Reply,
-    Request,
-    Scan,
-    ScanRow,
-    ScanUploads,
-    Value,
-)
-from cluster.register.mutations import record_data
-from cluster.register.records import BOTTOM, BodyId, Register, encode_state
+from cluster.ids import DataId, DriveId
+from cluster.register.acceptor import Acceptor, Limits
+from cluster.register.messages import Failed, Reply, Request
 from cluster.runtime import Runtime
 
-ReplyTo = Callable[[Reply], None]
-
-
-@attrs.define
-class Record:
-    """One register as it is stored."""
-
-    register: Register = BOTTOM
-    bodies: dict[BodyId, bytes] = attrs.field(factory=dict)
-    corrupt: bool = False
-
-
-@attrs.define
-class StoredShard:
-    """Blocks with their CRCs, and the digests."""
-
-    blocks: list[tuple[bytes, bytes]]
-    digests: bytes
-    owner: RowKey
-
-
-@attrs.define
-class Platter:
-    """What survives a crash."""
-
-    rows: dict[RowKey, Record] = attrs.field(factory=dict)
-    shards: dict[tuple[DataId, int], StoredShard] = attrs.field(factory=dict)
-    heal: dict[tuple[DataId, int], str] = attrs.field(factory=dict)
-    hints: dict[RowKey, int] = attrs.field(factory=dict)
-    trash: dict[DataId, int] = attrs.field(factory=dict)
-    control: Control = attrs.field(factory=Control)
-    commit_seq: int = 0
-    unsynced: set[tuple[DataId, int]] = attrs.field(factory=set)  # acknowledged by a lying fsync
+_COLLECT_BATCH = 256
 
 
 @attrs.define(kw_only=True)
@@ -96,8 +47,9 @@ class Faults:
     hung: bool = False  # takes everything, answers nothing
     full: bool = False
     fsync_fails: bool = False
-    fsync_lies: bool = False  # of shard files; one of the index shows in commit_seq
+    fsync_lies: bool = False  # of shard files; one of the index shows in its commit number
     reads_fail: bool = False
+    eio_rate: float = 0.0  # of the writes of blocks and of batches: the share that fails for good
 
 
 class MemoryDrive:
@@ -113,12 +65,12 @@ class MemoryDrive:
         position: int = 0,
         limits: Limits | None = None,
         grace_ms: int = 900_000,
+        cache_bytes: int = 24 << 20,
     ) -> None:
         self.drive_id = drive_id
         self._runtime, self._nursery = runtime, nursery
         self._set_id, self._position = set_id, position
-        self._limits = limits if limits is not None else Limits()
-        self._grace_ms = grace_ms
+        self._limits, self._grace_ms, self._cache_bytes = limits, grace_ms, cache_bytes
         self.platter = Platter()
         self.faults = Faults()
         self._state, self.reason = DriveState.ACTIVE, ""
@@ -127,89 +79,108 @@ class MemoryDrive:
 
     def _boot(self) -> None:
         self._boots += 1
-        kept = self.platter.control
-        # The acceptor changes its control values before they are durable: it works on a copy.
-        self._control = Control(
-            epoch=kept.epoch,
-            ceiling_ms=kept.ceiling_ms,
-            gc_floor=kept.gc_floor,
-            fences=dict(kept.fences),
-            dead=set(kept.dead),
+        index = self.platter.index
+        self._commits = GroupCommit(
+            partial(self._begin_commit, self._boots),
+            self._soon,
+            partial(self._commit_failed, self._boots),
+            durable=int(index.ctl.get(COMMIT_SEQ, b"0")),
         )
-        self._acceptor = Acceptor(
-            self._control, set_id=self._set_id, position=self._position, limits=self._limits
+        reads = GroupRead(partial(self._begin_reads, self._boots), self._soon)
+        self._registers = Registers(
+            Acceptor(
+                index.control(), set_id=self._set_id, position=self._position, limits=self._limits
+            ),
+            self._commits,
+            reads,
+            cache_bytes=self._cache_bytes,
+            last_body=index.last_body(),
+            now_ms=self._runtime.wall_ms,
+            grace_ms=self._grace_ms,
         )
-        self._rows: dict[RowKey, Record] = {}  # newer than the platter
-        self._waiting: list[Callable[[bool], None]] = []
-        self._flying = False
-        self._seq = self.platter.commit_seq + 1
+        self._rows = ShardRows(self._registers, self._commits, reads, now_ms=self._runtime.wall_ms)
 
     @property
     def state(self) -> DriveState:
         """What it can do now."""
-        return (
-            self._state
-            if not (self.faults.full and self._state is DriveState.ACTIVE)
-            else DriveState.READONLY
-        )
+        is_full = self.faults.full and self._state is DriveState.ACTIVE
+        return DriveState.READONLY if is_full else self._state
+
+    # -- the disk
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        self._nursery.start_soon(self._next_tick, call)
+
+    async def _next_tick(self, call: Callable[[], None]) -> None:
+        call()
+
+    def _begin_commit(self, boots: int, batch: Batch, landed: Landed) -> None:
+        self._nursery.start_soon(self._commit, boots, batch, landed)
+
+    async def _commit(self, boots: int, batch: Batch, landed: Landed) -> None:
+        await self._wait(self.faults.commit_seconds)
+        if boots != self._boots:
+            return
+        if self.faults.fsync_fails or self.hits_eio():
+            landed(batch, "fsync failed")
+        else:
+            self.platter.index.apply(batch)
+            landed(batch, "")
+
+    def _commit_failed(self, boots: int, reason: str) -> None:
+        if boots == self._boots and self._state is not DriveState.MISSING:
+            self._state, self.reason = DriveState.FAULTY, reason
+
+    def _begin_reads(self, boots: int, reads: list[Read], deliver: Deliver) -> None:
+        self._nursery.start_soon(self._answer, boots, reads, deliver)
+
+    async def _answer(self, boots: int, reads: list[Read], deliver: Deliver) -> None:
+        # What is committed between the look and its answer is not seen: a thread may be that late, too.
+        is_early = self._runtime.rng.random() < 0.5
+        results = self._look(reads) if is_early else []
+        await self._wait(self.faults.read_seconds)
+        if boots == self._boots:
+            deliver(results if is_early else self._look(reads))
+
+    def _look(self, reads: list[Read]) -> list[Result]:
+        index = self.platter.index
+        return [(done, work(index), "", False) for work, done in reads]
+
+    async def _wait(self, seconds: float) -> None:
+        await trio.sleep(seconds * (0.5 + self._runtime.rng.random()))
+
+    def hits_eio(self) -> bool:
+        """Whether this write is one of those that fail."""
+        rate = self.faults.eio_rate
+        return rate > 0 and self._runtime.rng.random() < rate
 
     # -- faults
 
     def crash(self) -> None:
-        """The process or the power is gone: what is pending is lost, promises are forgotten, nobody is answered."""
-        for key in sorted(self.platter.unsynced):
-            shard = self.platter.shards.get(key)
-            if shard is not None:  # torn: some blocks made it
-                del shard.blocks[self._runtime.rng.randrange(len(shard.blocks) + 1) :]
-        self.platter.unsynced.clear()
+        """The process or the power is gone: what is pending is lost, promises are forgotten, nobody is answered.
+
+        The batch in flight, which nobody was told of, may be there all the same: as a whole.
+        """
+        flying = self._commits.flying
+        if flying is not None and self._runtime.rng.random() < 0.5:
+            self.platter.index.apply(flying)
+        self.platter.tear(self._runtime.rng)
+        self._restart()
+
+    def _restart(self) -> None:
+        old = self._commits
         self._boot()
+        old.fail("the drive restarted")  # stages are told; replies of an earlier life go nowhere
 
     def fail(self, reason: str) -> None:
         """Out of service, for good."""
-        self._state, self.reason = DriveState.FAULTY, reason
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            call(False)
+        self._commits.fail(reason)
 
     def vanish(self) -> None:
         """The drive is gone, and what was on it."""
         self.platter = Platter()
         self._state, self.reason = DriveState.MISSING, "gone"
-        self._boot()
-
-    def rot(self) -> bool:
-        """Flip a bit of some shard's block; False: there is none."""
-        shards = [
-            shard
-            for _, shard in sorted(self.platter.shards.items())
-            if shard.blocks and shard.blocks[0][0]
-        ]
-        if not shards:
-            return False
-        shard = self._runtime.rng.choice(shards)
-        number = self._runtime.rng.randrange(len(shard.blocks))
-        payload, crc = shard.blocks[number]
-        damaged = bytearray(payload)
-        damaged[self._runtime.rng.randrange(len(damaged))] ^= 1
-        shard.blocks[number] = (bytes(damaged), crc)
-        return True
-
-    def misdirect(self) -> bool:
-        """A write went to another block's place: one block of a shard is found where another belongs."""
-        shards = [shard for _, shard in sorted(self.platter.shards.items()) if shard.blocks]
-        if len(shards) < 2:
-            return False
-        here, there = self._runtime.rng.sample(shards, 2)
-        here.blocks[0] = there.blocks[0]
-        return True
-
-    def corrupt_row(self) -> bool:
-        """A row fails its checksum from now on."""
-        rows = sorted(set(self.platter.rows) - set(self._rows))
-        if not rows:
-            return False
-        self.platter.rows[self._runtime.rng.choice(rows)].corrupt = True
-        return True
+        self._restart()
 
     # -- registers
 
@@ -218,7 +189,7 @@ class MemoryDrive:
         if self.faults.hung or self._state is DriveState.MISSING:
             return
         if self._state not in VOTING:
-            reply(NotVoting(self.reason))
+            reply(Failed(self.reason))
             return
         boots = self._boots
 
@@ -226,245 +197,39 @@ class MemoryDrive:
             if boots == self._boots and not self.faults.hung:
                 reply(message)
 
-        match request:
-            case Scan():
-                self._scan(request, answer)
-            case ScanUploads():
-                self._scan_uploads(request, answer)
-            case Fence():
-                if self._acceptor.fence(request):
-                    self._commit(self._keep_control)
-                self._when_durable(lambda: answer(Done()), answer)
-            case _:
-                self._on_row(request, answer)
-
-    def _record(self, row: RowKey) -> Record:
-        found = self._rows.get(row) or self.platter.rows.get(row)
-        return found if found is not None else Record()
-
-    def _on_row(self, request: Prepare | Accept | Learn | Query | ReadBody, reply: ReplyTo) -> None:
-        record = self._record(request.row)
-        held: Register | object = CORRUPT if record.corrupt else record.register
-        shown = request.row in self._rows
-        match request:
-            case Query():
-                answer = self._acceptor.gate(request.row, request.epoch, request.bucket_epoch)
-                if answer is None:
-                    answer = (
-                        NotVoting("the row is corrupt")
-                        if record.corrupt
-                        else Value(record.register, dict(record.bodies))
-                    )
-                self._show(reply, answer, wait=shown)
-            case ReadBody():
-                self._show(reply, Body(record.bodies.get(request.body)), wait=shown)
-            case Prepare():
-                decision = self._acceptor.prepare(request, held)
-                if isinstance(decision, Promised):
-                    if decision.ceiling_ms is not None:
-                        self._commit(self._keep_control)
-                    # An earlier promise's ceiling may still be on its way to the platter.
-                    wait = shown or self._control.ceiling_ms != self.platter.control.ceiling_ms
-                    self._show(reply, decision.reply, wait=wait)
-                else:
-                    reply(decision)
-            case Accept():
-                verdict = self._acceptor.accept(request, held, record.bodies.keys())
-                if isinstance(verdict, Write):
-                    self._write(request.row, record, verdict)
-                if isinstance(verdict, Write | Accepted):
-                    self._show(reply, Accepted(self._seq), wait=True)
-                else:
-                    reply(verdict)
-            case Learn():
-                self._learn(request, record, held)
-                reply(Done())
-
-    def _write(self, row: RowKey, record: Record, write: Write) -> None:
-        bodies = {b: data for b, data in record.bodies.items() if b not in write.drop_bodies}
-        bodies |= {
-            b: write.message.bodies[b] for b in write.register.state.body_ids() if b not in bodies
-        }
-        new = Record(write.register, bodies)
-        self._rows[row] = new
-
-        def commit() -> None:
-            self.platter.rows[row] = new
-            for part in write.debt:
-                if (part.data_id, self._position) not in self.platter.shards:
-                    self.platter.heal[part.data_id, self._position] = "not staged at commit"
-            if self._rows.get(row) is new:
-                del self._rows[row]
-
-        self._commit(commit)
-
-    def _learn(self, request: Learn, record: Record, held: Register | object) -> None:
-        decision = self._acceptor.learn(request, held)
-        if isinstance(decision, Chosen):
-            record.register = decision.register
-            state = decision.register.state
-            if not is_part(request.row):
-                due = self._runtime.wall_ms() + self._grace_ms
-                removed = {data_id for applied in state.ring for data_id in applied.removed}
-                for data_id in removed - record_data(state):
-                    self.platter.trash[data_id] = due
-        if request.acceptors != -1:
-            self.platter.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
-
-    def _keep_control(self) -> None:
-        now = self._control
-        self.platter.control = Control(
-            epoch=now.epoch,
-            ceiling_ms=now.ceiling_ms,
-            gc_floor=now.gc_floor,
-            fences=dict(now.fences),
-            dead=set(now.dead),
-        )
-
-    # -- group commit
-
-    def _commit(self, apply: Callable[[], None]) -> None:
-        def call(durable: bool) -> None:
-            if durable:
-                apply()
-
-        self._waiting.append(call)
-        self._fly()
-
-    def _show(self, reply: ReplyTo, answer: Reply, *, wait: bool) -> None:
-        if wait:
-            self._when_durable(lambda: reply(answer), reply)
-        else:
-            self._nursery.start_soon(self._after_read, reply, answer)
-
-    async def _after_read(self, reply: ReplyTo, answer: Reply) -> None:
-        await trio.sleep(self.faults.read_seconds * (0.5 + self._runtime.rng.random()))
-        reply(answer)
-
-    def _when_durable(self, then: Callable[[], None], reply: ReplyTo) -> None:
-        def call(durable: bool) -> None:
-            if durable:
-                then()
-            else:
-                reply(Failed(self.reason))
-
-        self._waiting.append(call)
-        self._fly()
-
-    def _fly(self) -> None:
-        if not self._flying:
-            self._flying = True
-            self._nursery.start_soon(self._land, self._boots)
-
-    async def _land(self, boots: int) -> None:
-        await trio.sleep(self.faults.commit_seconds * (0.5 + self._runtime.rng.random()))
-        if boots != self._boots:
-            return
-        self._flying = False
-        batch, self._waiting = self._waiting, []
-        if self.faults.fsync_fails:
-            self._waiting = batch
-            self.fail("fsync failed")
-            return
-        self.platter.commit_seq = self._seq
-        self._seq += 1
-        for call in batch:
-            call(True)
-        if self._waiting:
-            self._fly()
-
-    # -- scans: durable rows only
-
-    def _scan(self, request: Scan, reply: ReplyTo) -> None:
-        refusal = self._acceptor.gate(request.start, request.epoch, request.bucket_epoch)
-        if refusal is not None:
-            reply(refusal)
-            return
-        rows: list[ScanRow] = []
-        skip_to = b""
-        more: RowKey | None = None
-        for row in sorted(self.platter.rows):
-            if (
-                row < request.start
-                or row < skip_to
-                or (request.stop is not None and row >= request.stop)
-            ):
-                continue
-            if len(rows) == request.limit:
-                more = row
-                break
-            found = self._scan_row(row)
-            cut = row.find(request.delimiter, request.prefix_len) if request.delimiter else -1
-            if cut < 0:
-                rows.append(found)
-            elif found.live or not found.chosen or found.ballot is None:
-                rows.append(found._replace(rolled_up=True))
-                skip_to = successor(row[: cut + len(request.delimiter)]) or b""
-        self._show(reply, Page(rows, more), wait=False)
-
-    def _scan_row(self, row: RowKey) -> ScanRow:
-        record = self.platter.rows[row]
-        register = record.register
-        return ScanRow(
-            row,
-            None if record.corrupt else register.ballot.pack(),
-            (CHOSEN if register.chosen else 0) | (LIVE if register.state.live is not None else 0),
-            encode_state(register.state),
-        )
-
-    def _scan_uploads(self, request: ScanUploads, reply: ReplyTo) -> None:
-        refusal = self._acceptor.gate(request.start, request.epoch, request.bucket_epoch)
-        if refusal is not None:
-            reply(refusal)
-            return
-        stop = successor(object_row(request.bucket, b"")) or b""
-        found = [
-            row
-            for row in sorted(self.platter.rows)
-            if request.start <= row < stop and self.platter.rows[row].register.state.uploads
-        ]
-        more = RowKey(found[request.limit - 1] + b"\0") if len(found) > request.limit else None
-        page = [ScanRow(row, None, 0, b"") for row in found[: request.limit]]
-        self._show(reply, Page(page, more), wait=False)
+        self._registers.handle(request, answer)
 
     # -- shards
 
     def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:
         """See Drive."""
+        self.check_writable()
+        return _MemoryStage(self, header)
+
+    def check_writable(self) -> None:
+        """Raises DriveFullError, DriveError."""
         if self.faults.full:
             raise DriveFullError("full")
         if self._state not in STAGING:
             raise DriveError(self.reason)
-        return _MemoryStage(self, header)
 
     async def keep_shard(self, header: ShardHeader, shard: StoredShard) -> None:
         """Make a shard durable. Raises DriveError."""
-        landed = trio.Event()
-        verdict: list[bool] = []
-
-        def call(durable: bool) -> None:
-            verdict.append(durable)
-            landed.set()
-
         if self.faults.hung or self._state not in STAGING:
             await trio.sleep_forever()
-
-        def keep() -> None:
-            self.platter.shards[header.data_id, header.position] = shard
-            if self.faults.fsync_lies:
-                self.platter.unsynced.add((header.data_id, header.position))
-            self.platter.heal.pop((header.data_id, header.position), None)
-
-        self._commit(keep)
-        self._waiting.append(call)
-        boots = self._boots
-        while not landed.is_set():
-            with trio.move_on_after(1):
-                await landed.wait()
-            if boots != self._boots:
-                raise DriveError("the drive restarted")
-        if not verdict[0]:
-            raise DriveError(self.reason)
+        key = (header.data_id, header.position)
+        self.platter.shards[key] = shard
+        if self.faults.fsync_lies:
+            self.platter.unsynced.add(key)
+        row = ShardRow(
+            data_id=header.data_id, position=header.position, owner=header.owner,
+            payload_bytes=sum(len(payload) for payload, _ in shard.blocks),
+        )  # fmt: skip
+        try:
+            await self._rows.add(row, None)
+        except trio.Cancelled:
+            self.platter.shards.pop(key, None)
+            raise
 
     async def read_blocks(
         self, header: ShardHeader, first: int, lengths: Sequence[int]
@@ -488,14 +253,17 @@ class MemoryDrive:
     async def _find(self, header: ShardHeader) -> StoredShard:
         if self.faults.hung or self._state is DriveState.MISSING:
             await trio.sleep_forever()
-        await trio.sleep(self.faults.read_seconds * (0.5 + self._runtime.rng.random()))
+        await self._wait(self.faults.read_seconds)
         if self._state not in VOTING:
             raise DriveError(self.reason)
+        if self.platter.index.shard(header.data_id, header.position) is None:
+            raise ShardMissingError("missing")
         if self.faults.reads_fail:
             raise self._bad(header, "input/output error")
         shard = self.platter.shards.get((header.data_id, header.position))
         if shard is None:
-            raise ShardMissingError("missing")
+            self.note_bad_shard(header, "lost")
+            raise ShardMissingError("lost")
         return shard
 
     def _bad(self, header: ShardHeader, reason: str) -> ShardCorruptError:
@@ -504,31 +272,29 @@ class MemoryDrive:
 
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """See Drive."""
-        shard = self.platter.shards.get((data_id, position))
-        return None if shard is None else sum(len(payload) for payload, _ in shard.blocks)
+        row = self.platter.index.shard(data_id, position)
+        is_here = row is not None and self.platter.holds(data_id, position)
+        return row.payload_bytes if row is not None and is_here else None
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""
-        self.platter.heal[header.data_id, header.position] = reason
+        self._rows.note_bad(header, reason)
 
     async def collect(self) -> None:
         """Remove superseded shards whose grace is over."""
-        now = self._runtime.wall_ms()
-        for row in [r for r in self.platter.rows if bucket_of(r) in self.platter.control.dead]:
-            state = self.platter.rows.pop(row).register.state
-            removed = {data_id for applied in state.ring for data_id in applied.removed}
-            for data_id in removed | record_data(state):
-                self.platter.trash[data_id] = now + self._grace_ms
-        for data_id in [d for d, due in self.platter.trash.items() if due <= now]:
-            del self.platter.trash[data_id]
-            for position in range(32):
-                self.platter.shards.pop((data_id, position), None)
+
+        async def unlink(shards: Sequence[tuple[DataId, int]]) -> None:
+            for key in shards:
+                self.platter.shards.pop(key, None)
+
+        await self._rows.collect(_COLLECT_BATCH, unlink)
 
     async def status(self) -> DriveStatus:
         """See Drive."""
         return DriveStatus(
             drive=self.drive_id, path="memory", set_id=self._set_id, position=self._position, state=self.state,
-            reason=self.reason, usage=DriveUsage(total=1 << 40, free=1 << 39), heal_debt=len(self.platter.heal),
+            reason=self.reason, usage=DriveUsage(total=1 << 40, free=1 << 39),
+            heal_debt=self.platter.index.count("heal"),
         )  # fmt: skip
 
 
@@ -542,20 +308,18 @@ class _MemoryStage:
     async def write(self, blocks: Sequence[Blob]) -> None:
         """See Stage."""
         await trio.lowlevel.checkpoint()
-        if self._drive.faults.full:
-            raise DriveFullError("full")
-        if self._drive.state not in STAGING:
-            raise DriveError(self._drive.reason)
+        self._drive.check_writable()
         for block in blocks:
+            if self._drive.hits_eio():
+                self._drive.fail("a write failed: input/output error")
+                raise DriveError(self._drive.reason)
             payload = bytes(block)
             crc = block_crc(self._header.data_id, self._header.position, len(self._blocks), payload)
             self._blocks.append((payload, crc))
 
     async def close(self, digests: bytes) -> None:
         """See Stage."""
-        await self._drive.keep_shard(
-            self._header, StoredShard(self._blocks, digests, self._header.owner)
-        )
+        await self._drive.keep_shard(self._header, StoredShard(self._blocks, digests))
 
     def abort(self) -> None:
         """See Stage."""

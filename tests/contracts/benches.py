@@ -140,21 +140,22 @@ class LocalBench:
 class MemoryBench:
     """A MemoryDrive."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cache_bytes: int = 24 << 20) -> None:
+        self.cache_bytes = cache_bytes
         self.runtime = ThreadRuntime(rng=random.Random(1))
         self.started_ms = self.runtime.wall_ms()
         self.drive: MemoryDrive | None = None
 
     def fresh(self) -> "MemoryBench":
         """Another one of the same kind."""
-        return MemoryBench()
+        return MemoryBench(cache_bytes=self.cache_bytes)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[MemoryDrive]:
         async with trio.open_nursery() as nursery:
             fresh = MemoryDrive(
                 DriveId(bytes(16)), self.runtime, nursery, grace_ms=GRACE_MS,
-                limits=Limits(ceiling_lease_ms=1000),
+                limits=Limits(ceiling_lease_ms=1000), cache_bytes=self.cache_bytes,
             )  # fmt: skip
             if self.drive is not None:
                 fresh.platter = self.drive.platter
@@ -177,7 +178,7 @@ class MemoryBench:
 
     def rot_shard(self, header: ShardHeader) -> None:
         assert self.drive is not None
-        assert self.drive.rot()
+        assert self.drive.platter.rot(self.runtime.rng)
 
     def lose_shard(self, header: ShardHeader) -> None:
         assert self.drive is not None
@@ -185,7 +186,8 @@ class MemoryBench:
 
     def rot_row(self, row: RowKey) -> None:
         assert self.drive is not None
-        self.drive.platter.rows[row].corrupt = True
+        assert row in self.drive.platter.index.rows
+        self.drive.platter.index.corrupt.add(row)
 
 
 Bench = LocalBench | MemoryBench

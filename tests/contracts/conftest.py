@@ -6,7 +6,7 @@ from tests.contracts.benches import LocalBench, MemoryBench
 from tests.contracts.remote_bench import RemoteBench
 
 
-@pytest.fixture(params=["local", "local without cache", "memory", "remote"])
+@pytest.fixture(params=["local", "local without cache", "memory", "memory without cache", "remote"])
 def bench(request, tmp_path):
     match request.param:
         case "local":
@@ -15,5 +15,7 @@ def bench(request, tmp_path):
             return LocalBench(tmp_path, cache_bytes=0)
         case "memory":
             return MemoryBench()
+        case "memory without cache":
+            return MemoryBench(cache_bytes=0)
         case _:
             return RemoteBench()

@@ -2,12 +2,15 @@
 
 import pytest
 import trio
+import trio.testing
 
-from cluster.drives.drive import DriveState, ShardCorruptError, ShardMissingError
-from cluster.register.messages import Accepted, Value
+from cluster.drives.drive import DriveError, DriveState, ShardCorruptError, ShardMissingError
+from cluster.register.keys import object_row
+from cluster.register.messages import Accepted, Failed, Value
 from cluster.register.records import BOTTOM
 from tests.contracts.benches import (
     BLOCK,
+    BUCKET,
     Answers,
     MemoryBench,
     accept,
@@ -48,6 +51,69 @@ async def test_what_is_pending_at_a_crash_is_lost_and_nobody_is_answered():
         assert await ask(drive, query()) == Value(BOTTOM)
 
 
+async def test_a_batch_that_nobody_was_told_of_is_wholly_lost_or_wholly_there():
+    rows = [object_row(BUCKET, b"%d" % number) for number in range(3)]
+    seen = set()
+    for seed in range(20):
+        bench = MemoryBench()
+        bench.runtime.rng.seed(seed)
+        ballot = at(bench, 1)
+        async with bench.open() as drive:
+            for row in rows:
+                await expect(drive, query(row), Value)
+            writing, answers = drive.open_stage(header(), 0), Answers()
+            await writing.write(BLOCKS)
+            drive.faults.commit_seconds = 1
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(refused, writing)
+                for row in rows:
+                    drive.submit(accept(ballot, live(ballot), row), answers)
+                await trio.testing.wait_all_tasks_blocked()
+                flying = drive._commits.flying
+                drive.crash()
+            drive.faults.commit_seconds = 0.002
+            assert answers.replies == []
+            there = [(await expect(drive, query(row), Value)).register for row in rows]
+            is_shard_there = await drive.stat_shard(header().data_id, 0) is not None
+            parts = [
+                (row in flying.heads, held != BOTTOM) for row, held in zip(rows, there, strict=True)
+            ]
+            parts.append((bool(flying.shards), is_shard_there))
+            kept = {is_there for is_flying, is_there in parts if is_flying}
+            assert len(kept) == 1
+            assert not any(is_there for is_flying, is_there in parts if not is_flying)
+            seen |= kept
+            bench.crash()
+        async with bench.open() as drive:  # what was there once stays
+            assert [(await expect(drive, query(row), Value)).register for row in rows] == there
+    assert seen == {False, True}
+
+
+async def refused(writing):
+    with pytest.raises(DriveError):
+        await writing.close(bytes(64))
+
+
+async def test_a_write_that_fails_takes_the_drive_out():
+    failed = set()
+    for seed in range(30):
+        bench = MemoryBench()
+        bench.runtime.rng.seed(seed)
+        async with bench.open() as drive:
+            await stage(drive, header(1), BLOCKS)
+            drive.faults.eio_rate = 0.2
+            try:
+                for number in range(2, 100):
+                    await stage(drive, header(number), BLOCKS)
+            except DriveError:
+                failed.add(drive.reason)
+            assert drive.state is DriveState.FAULTY
+            assert isinstance(await ask(drive, query()), Failed)
+            with pytest.raises(DriveError):
+                drive.open_stage(header(100), 0)
+    assert len(failed) == 2  # blocks of a shard, and batches of the index
+
+
 async def test_a_lying_fsync_shows_at_the_crash_as_a_torn_shard():
     served = set()
     for _ in range(20):
@@ -68,15 +134,15 @@ async def test_a_lying_fsync_shows_at_the_crash_as_a_torn_shard():
 async def test_rotten_and_misdirected_blocks_are_noticed():
     bench = MemoryBench()
     async with bench.open() as drive:
-        assert not drive.rot()
-        assert not drive.misdirect()
-        assert not drive.corrupt_row()
+        assert not drive.platter.rot(bench.runtime.rng)
+        assert not drive.platter.misdirect(bench.runtime.rng)
+        assert not drive.platter.corrupt_row(bench.runtime.rng)
         for number in (1, 2):
             await stage(drive, header(number), BLOCKS)
-        assert drive.rot()
+        assert drive.platter.rot(bench.runtime.rng)
         served = [await read_each(drive, header(number), BLOCKS) for number in (1, 2)]
         assert sorted(served) == [3, 4]
-        assert drive.misdirect()
+        assert drive.platter.misdirect(bench.runtime.rng)
         assert sum([await read_each(drive, header(number), BLOCKS) for number in (1, 2)]) <= 7
 
 
@@ -95,7 +161,7 @@ async def test_a_hung_drive_answers_nothing_and_a_vanished_one_has_nothing():
         drive.faults.hung = False
         drive.vanish()
         assert drive.state is DriveState.MISSING
-        assert not drive.platter.rows
+        assert not drive.platter.index.rows
         assert not drive.platter.shards
 
 

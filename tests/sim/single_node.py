@@ -9,7 +9,8 @@ from random import Random
 import trio
 
 from cluster.clock import HybridClock
-from cluster.drives.drive import DriveState
+from cluster.drives.drive import DriveError, DriveState
+from cluster.drives.index_rows import HeadRow
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
@@ -29,11 +30,14 @@ from cluster.objects.source import object_source
 from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.acceptor import Limits
-from cluster.register.records import Register
+from cluster.register.keys import is_part, owner_row
+from cluster.register.messages import CHOSEN
+from cluster.register.records import decode_state
 from cluster.topology.formation import form_sets
 from tests.sim.checkers import ListPage, Op, ViolationError, check_linearizable, check_page
 from tests.sim.run import SimRuntime
 
+GRACE_MS = 1_000
 KEYS = (b"a", b"b/1", b"b/2", b"c")
 KINDS = {
     "put": 26, "get": 33, "delete": 14, "create": 8, "replace": 10, "upload": 6, "copy": 5,
@@ -99,7 +103,8 @@ class World:
                 nursery,
                 position=i,
                 limits=limits,
-                grace_ms=5_000,
+                grace_ms=GRACE_MS,
+                cache_bytes=rng.choice([0, 4_000, 1 << 20]),
             )
             for i in range(profile.n)
         ]
@@ -310,7 +315,18 @@ class World:
             drive = self.rng.choice(self.drives)
             hurt = [d for d in self.drives if is_hurt(d) or self.owes(d)]
             fault = self.rng.choice(
-                ["crash", "crash", "slow", "hung", "fsync", "rot", "misdirect", "full", "row"]
+                [
+                    "crash",
+                    "crash",
+                    "slow",
+                    "hung",
+                    "fsync",
+                    "eio",
+                    "rot",
+                    "misdirect",
+                    "full",
+                    "row",
+                ]
             )
             if fault == "crash":
                 if len(hurt) < self.budget:
@@ -323,12 +339,14 @@ class World:
                 drive.faults.hung = True
             elif fault == "fsync":
                 drive.faults.fsync_fails = True
+            elif fault == "eio":
+                drive.faults.eio_rate = self.rng.choice([0.01, 0.1])
             elif fault == "full":
                 drive.faults.full = True
             elif (
-                (fault == "rot" and drive.rot())
-                or (fault == "misdirect" and drive.misdirect())
-                or (fault == "row" and drive.corrupt_row())
+                (fault == "rot" and drive.platter.rot(self.rng))
+                or (fault == "misdirect" and drive.platter.misdirect(self.rng))
+                or (fault == "row" and drive.platter.corrupt_row(self.rng))
             ):
                 drive.damaged = True
             self.trace.say("fault", fault, drive.drive_id[0])
@@ -340,21 +358,39 @@ class World:
         """Whether it missed a shard while it was away: nothing repairs it here, so it cannot be counted on."""
         position = self.drives.index(drive)
         return any(
-            (part.data_id, position) not in drive.platter.shards
-            for register in self.newest().values()
-            for version in register.state.versions
+            not drive.platter.holds(part.data_id, position)
+            for head in self.newest().values()
+            for version in decode_state(head.state).versions
             for part in version.parts
         )
 
     def newest(self):
-        """The newest state of every row that some drive holds."""
-        best: dict[bytes, Register] = {}
+        """The newest state of every row that some drive holds, but for parts whose upload is closed: these are on their way out."""
+        best: dict[bytes, HeadRow] = {}
         for drive in self.drives:
-            for row, record in drive.platter.rows.items():
-                register = record.register
-                if not record.corrupt and register.ballot >= best.get(row, Register()).ballot:
-                    best[row] = register
-        return best
+            index = drive.platter.index
+            for row, head in index.rows.items():
+                known = best.get(row)
+                if row not in index.corrupt and (
+                    known is None
+                    or (head.ballot, head.flags & CHOSEN) > (known.ballot, known.flags & CHOSEN)
+                ):
+                    best[row] = head
+
+        def is_open(row):
+            owner = best.get(owner_row(row))
+            uploads = decode_state(owner.state).uploads if owner is not None else ()
+            return any(row[17:33] == upload.upload_id for upload in uploads)
+
+        return {row: head for row, head in best.items() if not is_part(row) or is_open(row)}
+
+    async def collect(self):
+        """What the drives' upkeep does."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.5, 1.5))
+            for drive in self.drives:
+                with contextlib.suppress(DriveError):
+                    await drive.collect()
 
     def calm(self):
         for drive in self.drives:
@@ -378,15 +414,13 @@ class World:
 
     def check_storage(self):
         """Enough shards of every chosen version, and durable debt for each that is not there (I17)."""
-        for row, register in self.newest().items():
-            if not register.chosen:
+        for row, head in self.newest().items():
+            if not head.flags & CHOSEN:
                 continue
-            for version in register.state.versions:
+            for version in decode_state(head.state).versions:
                 for part in version.parts:
                     held = [
-                        d
-                        for p, d in enumerate(self.drives)
-                        if (part.data_id, p) in d.platter.shards
+                        d for p, d in enumerate(self.drives) if d.platter.holds(part.data_id, p)
                     ]
                     if len(held) < part.k:
                         raise ViolationError(f"{row!r}: {len(held)} of {part.k} shards are left")
@@ -397,6 +431,7 @@ def is_hurt(drive):
         drive.state is not DriveState.ACTIVE
         or drive.faults.hung
         or drive.faults.fsync_fails
+        or drive.faults.eio_rate > 0
         or getattr(drive, "damaged", False)
     )
 
@@ -432,6 +467,7 @@ async def scenario(rng, trace, *, mutate=None, turns=12):
 
                 clients.start_soon(run_clients)
                 clients.start_soon(world.chaos)
+                clients.start_soon(world.collect)
         world.calm()
         await trio.sleep(2)
         await world.check(stores[0])

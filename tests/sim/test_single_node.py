@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.drives.registers import Registers
 from tests.sim.run import simulate
 from tests.sim.single_node import scenario
 
@@ -49,6 +50,17 @@ def test_acknowledging_before_the_commit_is_caught():
     for seed in range(150):
         try:
             simulate(mutant, seed=seed)
+        except BaseException:
+            return
+    raise AssertionError("the checkers did not notice")
+
+
+def test_showing_what_is_not_durable_is_caught(monkeypatch):
+    """The simulator runs the hosting code of real drives: a fault there shows."""
+    monkeypatch.setattr(Registers, "_when_shown", lambda self, seq, reply, answer: reply(answer))
+    for seed in range(150):
+        try:
+            simulate(scenario, seed=seed)
         except BaseException:
             return
     raise AssertionError("the checkers did not notice")
