@@ -102,9 +102,10 @@ class LocalStage:
             raise DriveError("the stage was aborted")
 
     def _end(self) -> None:
-        self._dead = True
-        if self._has_file:
-            self._drive.discard_later(self._discard)
+        if not self._dead:
+            self._dead = True
+            if self._has_file:
+                self._drive.discard_later(self._discard)
 
     def _discard(self) -> None:
         with self._lock:
@@ -142,5 +143,4 @@ class LocalStage:
 
     def abort(self) -> None:
         """See Stage."""
-        if not self._dead:
-            self._end()
+        self._end()

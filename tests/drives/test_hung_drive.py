@@ -8,6 +8,7 @@ import trio
 
 from cluster.drives.drive import DriveError, DriveState
 from cluster.drives.file_threads import THREADS, FileThreads
+from cluster.drives.local_stage import LocalStage
 from cluster.drives.shard_files import list_shards
 from cluster.register.messages import Failed
 from tests.contracts.benches import BLOCK, LocalBench, ask, header, query, stage
@@ -137,6 +138,38 @@ async def test_files_of_aborted_stages_are_gone_after_a_stop(bench):
         await writing.write(LARGE)
         writing.abort()
     assert list(list_shards(bench.root)) == []
+
+
+class SlowStart:
+    """A drive whose threads begin when the test says so."""
+
+    state, reason = DriveState.ACTIVE, ""
+
+    def __init__(self):
+        self.works, self.discards = [], []
+
+    async def offload(self, work):
+        self.works.append(work)
+        await trio.sleep_forever()
+
+    def discard_later(self, discard):
+        self.discards.append(discard)
+
+
+async def test_a_thread_that_begins_after_the_stage_was_given_up_writes_nothing(bench):
+    drive = SlowStart()
+    stage = LocalStage(drive, bench.root, bench.plan.cluster, header(), bench.tools)
+    with trio.move_on_after(0.01):
+        await stage.write(LARGE)
+    stage.abort()
+    assert len(drive.discards) == 1
+    for discard in drive.discards:
+        discard()
+    for work in drive.works:
+        work()
+    assert list(list_shards(bench.root)) == []
+    with pytest.raises(DriveError):
+        await stage.close(bytes(32))
 
 
 # -- opening
