@@ -7,9 +7,9 @@ from cluster.errors import NotFoundError
 from cluster.metadata.table import RegisterRef
 from cluster.node import Node
 from cluster.placement import home_set
-from cluster.quorum import Quorum
 from cluster.register.keys import object_row
 from cluster.register.records import Part, Version, decode_parts
+from cluster.topology.tolerance import set_tolerates
 
 
 async def cluster_status(node: Node) -> dict[str, Any]:
@@ -17,20 +17,19 @@ async def cluster_status(node: Node) -> dict[str, Any]:
     layout, tolerance = node.layout, node.tolerance
     drives = await node.drive_statuses()
     is_ready, why = await node.ready()
-    by_id = {drive.drive: drive for drive in drives}
-    quorum = Quorum(layout.n)
+    up = {drive.drive for drive in drives if drive.state in VOTING}
+    down = {seat.drive for seat in layout.seats()} - up
     sets = []
     for erasure_set in layout.sets:
-        members = [by_id[p.drive] for p in erasure_set.positions if p.drive in by_id]
-        voting = sum(member.state in VOTING for member in members)
+        now = set_tolerates(layout, erasure_set.set_id, down)
         sets.append(
             {
                 "set": erasure_set.set_id,
                 "drives": layout.n,
-                "voting": voting,
-                "may_still_lose": max(0, min(voting - quorum.accept, voting - layout.k)),
-                "can_read": voting >= max(quorum.read, layout.k),
-                "can_write": voting >= quorum.accept,
+                "voting": sum(p.voting and p.drive in up for p in erasure_set.positions),
+                "may_still_lose": max(0, min(now.read_drives, now.write_drives)),
+                "can_read": now.read_drives >= 0,
+                "can_write": now.write_drives >= 0,
             }
         )
     return {

@@ -89,6 +89,12 @@ class Detector:
             peer.ping_at = now + self.settings.ping
         return [peer.node for peer in due]
 
+    def hurry(self, now: float, nodes: Collection[NodeId]) -> None:
+        """Make these peers due now: there is news for them."""
+        for node in nodes:
+            if node in self.peers:
+                self.peers[node].ping_at = now
+
     def next_deadline(self, now: float) -> float:
         """When `tick` and `due` want to be called again, at the latest."""
         soonest = min((peer.ping_at for peer in self.peers.values()), default=now + 1e9)
@@ -124,7 +130,7 @@ class Detector:
                 accused.reports[peer.node] = Report(sent_at, opinion.incarnation)
             else:
                 accused.reports.pop(peer.node, None)
-        peer.epoch = max(peer.epoch, answer.epoch)
+        peer.epoch = answer.epoch  # may be lower than before: a node whose drives were all replaced
         peer.refusals = 0
         peer.heard_at = max(peer.heard_at, sent_at)
         if now - peer.heard_at < self._suspect_after(now):

@@ -6,11 +6,12 @@ hold, as make up that number. The layout breaks where its weakest threshold does
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
-from cluster.layout import NAMED_SEATS, Layout, Seat
+from cluster.ids import DriveId
+from cluster.layout import NAMED_SEATS, ErasureSet, Layout, Seat
 from cluster.quorum import Quorum, adaptive_data_shards, durable_shards
 
 
@@ -36,28 +37,56 @@ class Threshold:
     needed: int
 
 
-def tolerates(layout: Layout) -> Tolerance:
+def tolerates(layout: Layout, down: Collection[DriveId] = ()) -> Tolerance:
     """What the weakest set of the layout survives, counted in drives and in whole nodes; the system set counts too.
 
-    Losses are of drives that the layout counts on: one that is already down has to be subtracted by the caller.
+    `down`: drives that are lost already; what is counted are further ones.
     """
-    reads, writes = _of_the_system_set(layout)
-    full = list(writes)
-    quorum = Quorum(layout.n)
+    needs = _needs_of_the_system_set(layout, down)
     for erasure_set in layout.sets:
-        everyone = [p.seat for p in erasure_set.positions]
-        voters = [p.seat for p in erasure_set.positions if p.voting]
-        complete = [p.seat for p in erasure_set.positions if p.data_complete]
-        reads += [Threshold(voters, quorum.read), Threshold(complete, layout.k)]
-        accept = Threshold(voters, quorum.accept)
-        writes += [accept, Threshold(everyone, fewest_live_for_a_put(layout.k, layout.m))]
-        full += [accept, Threshold(everyone, durable_shards(layout.k, layout.n))]
-    return Tolerance(
-        read_drives=_drives(reads),
-        write_drives=_drives(writes),
-        full_drives=_drives(full),
-        read_nodes=_nodes(reads),
-        write_nodes=_nodes(writes),
+        needs.add(_needs_of_a_set(layout, erasure_set, down))
+    return needs.tolerance()
+
+
+def set_tolerates(layout: Layout, set_id: int, down: Collection[DriveId] = ()) -> Tolerance:
+    """What one set survives by itself. Raises KeyError for one that the layout does not have."""
+    return _needs_of_a_set(layout, layout.erasure_set(set_id), down).tolerance()
+
+
+@attrs.define
+class _Needs:
+    """The thresholds of reads, of writes, and of writes with the full code."""
+
+    reads: list[Threshold] = attrs.field(factory=list)
+    writes: list[Threshold] = attrs.field(factory=list)
+    full: list[Threshold] = attrs.field(factory=list)
+
+    def add(self, other: "_Needs") -> None:
+        self.reads += other.reads
+        self.writes += other.writes
+        self.full += other.full
+
+    def tolerance(self) -> Tolerance:
+        return Tolerance(
+            read_drives=_drives(self.reads),
+            write_drives=_drives(self.writes),
+            full_drives=_drives(self.full),
+            read_nodes=_nodes(self.reads),
+            write_nodes=_nodes(self.writes),
+        )
+
+
+def _needs_of_a_set(layout: Layout, erasure_set: ErasureSet, down: Collection[DriveId]) -> _Needs:
+    up = [p for p in erasure_set.positions if p.drive not in down]
+    everyone = [p.seat for p in up]
+    voters = [p.seat for p in up if p.voting]
+    complete = [p.seat for p in up if p.data_complete]
+    quorum = Quorum(layout.n)
+    accept = Threshold(voters, quorum.accept)
+    return _Needs(
+        reads=[Threshold(voters, quorum.read), Threshold(complete, layout.k)],
+        writes=[accept, Threshold(everyone, fewest_live_for_a_put(layout.k, layout.m))],
+        full=[accept, Threshold(everyone, durable_shards(layout.k, layout.n))],
     )
 
 
@@ -67,18 +96,20 @@ def fewest_live_for_a_put(k: int, m: int) -> int:
     return min(live for live in range(1, n + 1) if adaptive_data_shards(k, m, live) is not None)
 
 
-def _of_the_system_set(layout: Layout) -> tuple[list[Threshold], list[Threshold]]:
-    """What reads and writes need of system drives that are no set of their own; without them no bucket is found."""
+def _needs_of_the_system_set(layout: Layout, down: Collection[DriveId]) -> _Needs:
+    """What is needed of system drives that are no set of their own, or are not yet; without them no bucket is found."""
+    groups = (layout.system_next, layout.system_previous)  # joint: an ACCEPT needs all of them
+    accepts = [_of(seats, Quorum(len(seats)).accept, down) for seats in groups if seats]
+    reads: list[Threshold] = []
     if layout.system_set == NAMED_SEATS:
         quorum = Quorum(len(layout.system))
-        reads = [Threshold(layout.system, quorum.read)]
-        writes = [Threshold(layout.system, quorum.accept)]
-    else:
-        reads, writes = [], []  # the set is among the sets
-    if layout.system_next:  # joint: an ACCEPT needs a majority of both
-        following = layout.system_next
-        writes.append(Threshold(following, Quorum(len(following)).accept))
-    return reads, writes
+        reads.append(_of(layout.system, quorum.read, down))
+        accepts.append(_of(layout.system, quorum.accept, down))
+    return _Needs(reads=reads, writes=accepts, full=list(accepts))
+
+
+def _of(seats: Sequence[Seat], needed: int, down: Collection[DriveId]) -> Threshold:
+    return Threshold([seat for seat in seats if seat.drive not in down], needed)
 
 
 def _drives(thresholds: Sequence[Threshold]) -> int:

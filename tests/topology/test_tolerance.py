@@ -1,5 +1,6 @@
 """What a layout tolerates is what trying every loss says."""
 
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from cluster.ids import NodeId
 from cluster.layout import NAMED_SEATS, ErasureSet, Layout, Position
 from cluster.quorum import adaptive_data_shards
-from cluster.topology.tolerance import Tolerance, tolerates
+from cluster.topology.tolerance import Tolerance, set_tolerates, tolerates
 from tests.topology.layouts import CLUSTER, drive, make_layout, seat
 
 
@@ -33,7 +34,7 @@ def can_write(layout, lost, *, fully=False):
         k = adaptive_data_shards(layout.k, layout.m, len(left))
         if k is None or (fully and k != layout.k):
             return False
-    for seats in (layout.system, layout.system_next):
+    for seats in (layout.system, layout.system_next, layout.system_previous):
         if seats and sum(s.drive not in lost for s in seats) * 2 <= len(seats):
             return False
     return True
@@ -72,31 +73,41 @@ def layouts(draw):
         )
     if draw(st.booleans()):
         size = draw(st.sampled_from([s for s in (1, 3, 5) if s <= len(seats)]))
-        layout = replace(
-            layout, system_next=tuple(draw(st.permutations(seats))[:size]), system_since=1
-        )
+        side = "system_previous" if layout.system and draw(st.booleans()) else "system_next"
+        drawn = tuple(draw(st.permutations(seats))[:size])
+        layout = replace(layout, system_since=1, **{side: drawn})
     return layout
 
 
 @settings(max_examples=200, deadline=None)
-@given(layouts())
-def test_the_computed_tolerance_is_the_brute_force_one(layout):
-    drives = [p.drive for s in layout.sets for p in s.positions]
+@given(layouts(), st.data())
+def test_the_computed_tolerance_is_the_brute_force_one(layout, data):
+    everybody = [p.drive for s in layout.sets for p in s.positions]
+    down = data.draw(st.sets(st.sampled_from(everybody), max_size=2))
+    drives = [d for d in everybody if d not in down]
     on = {}
     for s in layout.sets:
         for p in s.positions:
-            on.setdefault(p.node, set()).add(p.drive)
+            if p.drive not in down:
+                on.setdefault(p.node, set()).add(p.drive)
+
+    def losing(things, holds):
+        return worst(things, lambda lost: holds(layout, lost | down))
 
     def nodes(holds):
-        return worst(list(on), lambda gone: holds({d for node in gone for d in on[node]}))
+        return worst(
+            list(on), lambda gone: holds(layout, down | {d for node in gone for d in on[node]})
+        )
 
-    assert tolerates(layout) == Tolerance(
-        read_drives=worst(drives, lambda lost: can_read(layout, lost)),
-        write_drives=worst(drives, lambda lost: can_write(layout, lost)),
-        full_drives=worst(drives, lambda lost: can_write(layout, lost, fully=True)),
-        read_nodes=nodes(lambda lost: can_read(layout, lost)),
-        write_nodes=nodes(lambda lost: can_write(layout, lost)),
+    assert tolerates(layout, down) == Tolerance(
+        read_drives=losing(drives, can_read),
+        write_drives=losing(drives, can_write),
+        full_drives=losing(drives, partial(can_write, fully=True)),
+        read_nodes=nodes(can_read),
+        write_nodes=nodes(can_write),
     )
+    if len(layout.sets) == 1 and layout.system_set == 0 and not layout.system_next:
+        assert set_tolerates(layout, 0, down) == tolerates(layout, down)
 
 
 @pytest.mark.parametrize(
