@@ -42,19 +42,15 @@ class MemoryShelf:
     async def keep(self, epoch, data):
         if self.broken:
             raise DriveError("gone")
-        if epoch < self.drive._control.epoch:
+        control, commits = self.drive._registers._acceptor.control, self.drive._commits
+        if epoch < control.epoch:
             return
-        done = trio.Event()
-        self.drive._control.epoch = epoch
-
-        def durable(_):
-            self.drive._keep_control()
-            self.data = data
-            done.set()
-
-        self.drive._waiting.append(durable)
-        self.drive._fly()
-        await done.wait()
+        control.epoch = epoch
+        commits.batch.ctl["epoch"] = b"%d" % epoch
+        seq = commits.seq
+        commits.touch()
+        await commits.committed(seq)
+        self.data = data
 
 
 class World:
