@@ -182,11 +182,11 @@ async def test_a_start_takes_the_newest_copy_of_the_drives_and_mends_the_others(
         w.shelves[2].broken = True
         for drive in w.drives:
             drive.crash()
-        assert [d._control.epoch for d in w.drives] == [1, 2, 1]
+        assert [d._registers._acceptor.control.epoch for d in w.drives] == [1, 2, 1]
         agreement = Agreement(LAYOUT, w.shelves, tolerate=(DriveError,))
         assert (await agreement.open()).epoch == 2
         assert [s.data for s in w.shelves] == [newer, newer, None]
-        assert [d._control.epoch for d in w.drives] == [2, 2, 1]
+        assert [d._registers._acceptor.control.epoch for d in w.drives] == [2, 2, 1]
         assert not await agreement.adopt(encode_layout(LAYOUT))
 
 
