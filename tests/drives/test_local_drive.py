@@ -221,6 +221,8 @@ async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
             await trio.sleep(0.05)
             with pytest.raises(DriveError):
                 await drive.read_blocks(shard, 0, [len(block) for block in LARGE])
+            await drive._commits.drain()
+            assert (await drive.status()).heal_debt == 0, "noted while it went"
             gate.set()
         await until(lambda: not drive._rows.is_collecting)
         assert (await drive.status()).heal_debt == 0
