@@ -46,10 +46,9 @@ class WriterThread:
         """End the thread when it is through with its batch; never blocks."""
         self._handed.put(None)
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread (in a worker thread); False: it hangs."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+    def join(self) -> None:
+        """Wait for the thread, in a worker thread: it may hang."""
+        self._thread.join()
 
 
 class ReaderThread:
@@ -93,7 +92,6 @@ class ReaderThread:
         """End the thread; never blocks."""
         self._handed.put(None)
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread (in a worker thread); False: it hangs."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+    def join(self) -> None:
+        """Wait for the thread, in a worker thread: it may hang."""
+        self._thread.join()

@@ -281,14 +281,16 @@ class LocalDrive:
 
     async def aclose(self) -> None:
         """Commit what waits, say that the stop was clean, end the threads. At most some seconds, whatever hangs."""
-        with trio.move_on_after(10) as scope:
+        with trio.move_on_after(8) as scope:
             scope.shield = True
             if await self._settle():
                 self._commits.batch.ctl["clean"] = b"1"
                 self._commits.touch()
             await self._commits.drain()
-            self._writer.stop()
-            self._reader.stop()
+        self._writer.stop()
+        self._reader.stop()
+        with trio.move_on_after(3) as scope:
+            scope.shield = True
             await trio.to_thread.run_sync(self._join, abandon_on_cancel=True)
 
     async def _settle(self) -> bool:
@@ -304,9 +306,13 @@ class LocalDrive:
         return not scope.cancelled_caught
 
     def _join(self) -> None:
-        # A connection is not closed under a thread that hangs in it.
-        if self._writer.join(3) and self._reader.join(3):
+        # A commit that hangs may land yet, over what is written after it: until then nobody has the folder.
+        self._writer.join()
+        self._reader.join()
+        try:
             self.folder.close()
+        finally:
+            self.folder.release()
 
 
 @asynccontextmanager
@@ -326,18 +332,15 @@ async def open_local_drive(
         threads,
         partial(OpenedFolder, root, member.drive, files, vfs, ballast_bytes=settings.ballast_bytes),
     )
+    drive = LocalDrive(folder, cluster, member, runtime, settings, files, threads)
     try:
-        drive = LocalDrive(folder, cluster, member, runtime, settings, files, threads)
-        try:
-            await drive.measure()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(drive.run)
-                yield drive
-                nursery.cancel_scope.cancel()
-        finally:
-            await drive.aclose()
+        await drive.measure()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drive.run)
+            yield drive
+            nursery.cancel_scope.cancel()
     finally:
-        folder.release()
+        await drive.aclose()
 
 
 async def _open_folder(threads: FileThreads, opening: Callable[[], OpenedFolder]) -> OpenedFolder:

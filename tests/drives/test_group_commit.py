@@ -44,7 +44,8 @@ async def committing(disk, on_failure, *, durable=0):
     yield GroupCommit(writer.begin, soon(), on_failure, durable=durable)
     disk.gate.release(100)
     writer.stop()
-    assert await trio.to_thread.run_sync(writer.join, 5)
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(writer.join, abandon_on_cancel=True)
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +54,8 @@ async def reading(index, on_broken=print):
     reader = ReaderThread(lambda: index)
     yield GroupRead(reader.begin, soon(), on_broken)
     reader.stop()
-    assert await trio.to_thread.run_sync(reader.join, 5)
+    with trio.fail_after(5):
+        await trio.to_thread.run_sync(reader.join, abandon_on_cancel=True)
 
 
 def soon():

@@ -197,6 +197,24 @@ async def test_a_commit_that_hangs_takes_the_drive_out_and_lets_everybody_go(ben
         assert len(waiting.replies) == 1
 
 
+async def test_a_folder_is_not_opened_again_while_an_old_commit_may_land(bench):
+    """Landing late, it would put old promises over new ones."""
+    bench.settings = attrs.evolve(bench.settings, guard_seconds=0.02, hung_seconds=0.05)
+    gate = threading.Event()
+    async with bench.open() as drive:
+        drive.folder.writer.apply = lambda _: gate.wait(30)
+        ballot = at(bench, 1)
+        drive.submit(accept(ballot, live(ballot)), Answers())
+        await drive.left.wait()
+    with pytest.raises(ConfigError):
+        async with bench.open():
+            pass
+    gate.set()
+    await until(lambda: drive.folder._lock._fd < 0)
+    async with bench.open() as drive:
+        assert drive.state is DriveState.ACTIVE
+
+
 async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
     """Its file goes before its row."""
     first, second = at(bench, 1), at(bench, 2)
@@ -221,6 +239,8 @@ async def test_a_read_of_a_shard_that_is_being_collected_leaves_no_debt(bench):
             await trio.sleep(0.05)
             with pytest.raises(DriveError):
                 await drive.read_blocks(shard, 0, [len(block) for block in LARGE])
+            await drive._commits.drain()
+            assert (await drive.status()).heal_debt == 0, "noted while it went"
             gate.set()
         await until(lambda: not drive._rows.is_collecting)
         assert (await drive.status()).heal_debt == 0
