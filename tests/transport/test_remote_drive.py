@@ -10,11 +10,13 @@ from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.client import RemoteDrive
 from cluster.drives.drive import DriveError, DriveState
-from cluster.drives.memory_drive import Record
+from cluster.drives.index_rows import Batch, HeadRow, pack_bodies
 from cluster.drives.remote_node import PeerSettings, RefusedError
 from cluster.drives.server import CallMalformed, NewerLayoutSeen, ServerSettings
 from cluster.ids import ClusterId, DriveId, NodeId, RowKey
 from cluster.register.messages import (
+    CHOSEN,
+    LIVE,
     Accept,
     Accepted,
     Failed,
@@ -24,11 +26,11 @@ from cluster.register.messages import (
     StaleEpoch,
     Value,
 )
-from cluster.register.records import BodyId, BodyRef, KeyState
+from cluster.register.records import BodyId, BodyRef, KeyState, encode_state
 from cluster.transport.base import StreamBrokenError
 from cluster.transport.calls import Call
 from cluster.wire import MAX_AHEAD_MS, Refusal
-from tests.contracts.benches import header, stage, version
+from tests.contracts.benches import header, inline, stage, version
 from tests.sim.network import LinkSettings
 from tests.transport.pair import (
     HERE,
@@ -69,7 +71,7 @@ def test_a_call_with_a_wrong_header_is_refused_and_told_why(changes, kind):
         caller.is_up = True
         await ask(RemoteDrive(caller, drive.drive_id), accepting)
         await trio.sleep(1)
-        assert drive.platter.rows == {}
+        assert drive.platter.index.rows == {}
         with pytest.raises(RefusedError) as caught:
             await caller.ask(rpc.Ping())
         assert caught.value.kind is kind
@@ -234,7 +236,7 @@ async def test_operations_that_do_not_fit_one_message_go_in_several(pair):
         pair.drives[0].submit(accepting, answer)
     for answer in answers:
         assert isinstance(await answer.first(), Accepted)
-    assert len(pair.bare[0].platter.rows) == 5
+    assert len(pair.bare[0].platter.index.rows) == 5
     too_large = attrs.evolve(accepting, bodies={body: bytes(20 << 20)})
     assert isinstance(await ask(pair.drives[0], too_large), Failed)
     assert pair.node._unanswered == 0
@@ -269,10 +271,16 @@ async def test_a_stream_that_is_cut_fails_its_operations_at_once(pair):
 async def test_answers_that_do_not_fit_one_message_come_in_several(pair):
     """Each drive answers a Query for body rows with 6 MiB; one of 20 MiB is told as a failure."""
     body = BodyId(b"i" * 16)
+    ballot = Ballot(1, 0, 1)
+    state = encode_state(inline(ballot, body, b"which is larger than the record says"))
     for drive, size in zip(pair.bare, (6 << 20, 20 << 20), strict=True):
+        batch = Batch(bodies={index: bytes(size) for index in range(4)})
         for index in range(4):
             row = RowKey(ROW + bytes([index]))
-            drive.platter.rows[row] = Record(bodies={body: bytes(size)})
+            batch.heads[row] = HeadRow(
+                row, ballot, CHOSEN | LIVE, state, pack_bodies([(body, index)])
+            )
+        drive.platter.index.apply(batch)
     small, large = [Answers() for _ in range(4)], [Answers() for _ in range(4)]
     for index in range(4):
         query = Query(row=RowKey(ROW + bytes([index])), epoch=1, bucket_epoch=0, bodies=True)
