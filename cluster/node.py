@@ -27,10 +27,10 @@ from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
 from cluster.runtime import Runtime
+from cluster.topology import agreement
 from cluster.topology.formation import arrange, form_sets
 from cluster.topology.tolerance import Tolerance, tolerates
 
-LAYOUT_DOCUMENT = b"layout"
 RETRY_SECONDS = 1.0
 
 
@@ -208,14 +208,14 @@ def _first_layout(plan: Plan, config: Config) -> Layout:
 
 async def _agree_on_layout(table: Table, layout: Layout, *, may_create: bool) -> bool:
     """Write the layout's register at a first start; True: this was one. Raises ConfigError for another code."""
-    known = await table.read_document(LAYOUT_DOCUMENT)
+    known = await table.read_document(agreement.DOCUMENT)
     if known is None and not may_create:
         raise ConfigError(
             "these drives were in use, and have no layout: were they rolled back? Restore them."
         )
     if known is None:
         await table.write_document(
-            LAYOUT_DOCUMENT, encode_layout(layout), expect=(HeadIs(stamp=None),)
+            agreement.DOCUMENT, encode_layout(layout), expect=(HeadIs(stamp=None),)
         )
         return True
     agreed = decode_layout(known[0])

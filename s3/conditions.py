@@ -4,8 +4,7 @@ import functools
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from cluster.errors import PreconditionError
-from cluster.objects.model import Absent, Precondition, Present, ValidatorIn, Version
+from cluster.objects.model import Absent, Precondition, Present, ValidatorIn
 from s3.errors import S3Error
 from s3.messages import Headers
 
@@ -78,21 +77,6 @@ def write_conditions(headers: Headers) -> tuple[Precondition, ...]:
         tags = etags(if_match)
         conditions.append(Present() if "*" in tags else ValidatorIn(validators=tuple(tags)))
     return tuple(conditions)
-
-
-def check_write(conditions: tuple[Precondition, ...], version: Version | None) -> None:
-    """Raises PreconditionError where a write's condition does not hold on `version` (None: the key is absent)."""
-    for condition in conditions:
-        match condition:
-            case Absent():
-                if version is not None:
-                    raise PreconditionError
-            case Present():
-                if version is None:
-                    raise PreconditionError(absent=True)
-            case ValidatorIn(validators=validators):
-                if version is None or version.validator not in validators:
-                    raise PreconditionError(absent=version is None)
 
 
 def delete_condition(if_match: str | None) -> tuple[Precondition, ...]:

@@ -8,7 +8,7 @@ import trio
 
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import Drive, DriveError
-from cluster.erasure.shard_format import ShardHeader, block_crc
+from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
 from cluster.register.messages import Failed, Page, Reply
 from cluster.transport.calls import Call
@@ -123,10 +123,7 @@ async def _read_shard(caller: Caller, drive: Drive, word: rpc.ReadBlocks) -> Non
         raise WireError(f"a read of {sum(word.lengths)} bytes")
     async with caller.call.while_wanted():
         blocks = await drive.read_blocks(header, word.first, word.lengths)
-    crcs = tuple(
-        block_crc(header.data_id, header.position, number, block)
-        for number, block in enumerate(blocks, word.first)
-    )
+    crcs = rpc.block_crcs(header, word.first, blocks)
     lengths = tuple(map(len, blocks))
     await caller.reply(rpc.Blocks(drive.state, lengths, crcs))
     if await caller.call.send_body(blocks):
@@ -162,11 +159,4 @@ async def _receive_blocks(
     if size > rpc.MAX_RUN or len(order.crcs) != len(order.lengths):
         raise WireError(f"{len(order.lengths)} blocks of {size} bytes")
     body = memoryview(await call.receive_body(size, grant=False))
-    blocks, at = [], 0
-    for number, (length, crc) in enumerate(zip(order.lengths, order.crcs, strict=True), first):
-        block = body[at : at + length]
-        if block_crc(header.data_id, header.position, number, block) != crc:
-            raise DriveError(f"block {number} was damaged on its way")
-        blocks.append(block)
-        at += length
-    return blocks
+    return rpc.cut_blocks(header, first, order.lengths, order.crcs, body)

@@ -18,7 +18,7 @@ from cluster.drives.drive import (
     Stage,
 )
 from cluster.drives.remote_node import CALL_ERRORS, RemoteNode, ReplyTo
-from cluster.erasure.shard_format import ShardHeader, block_crc
+from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
 from cluster.register.messages import Request
 from cluster.transport.base import StreamBrokenError
@@ -134,13 +134,7 @@ def take_reply(node: RemoteNode, drive: DriveId, reply: rpc.ReplyWord, kind: typ
 def _check_blocks(
     header: ShardHeader, first: int, reply: rpc.Blocks, body: memoryview
 ) -> Sequence[memoryview]:
-    blocks, at = [], 0
-    for number, (length, crc) in enumerate(zip(reply.lengths, reply.crcs, strict=False), first):
-        block = body[at : at + length]
-        if block_crc(header.data_id, header.position, number, block) != crc:
-            raise DriveError(f"block {number} was damaged on its way")
-        blocks.append(block)
-        at += length
+    blocks = rpc.cut_blocks(header, first, reply.lengths, reply.crcs, body)
     if len(blocks) != len(reply.lengths):
         raise DriveError("blocks without a checksum")
     return blocks
@@ -163,10 +157,7 @@ class _RemoteStage:
         """See Stage."""
         async with self._turn() as call:
             for run in _runs(blocks):
-                crcs = tuple(
-                    block_crc(self._header.data_id, self._header.position, number, block)
-                    for number, block in enumerate(run, self._written)
-                )
+                crcs = rpc.block_crcs(self._header, self._written, run)
                 order = rpc.StageBlocks(tuple(map(len, run)), crcs)
                 await call.send_message(rpc.STAGES.encode(order))
                 if not await call.send_body(run):

@@ -5,11 +5,13 @@ operations are answered one by one, in as many replies as it takes.
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from cluster.drives.drive import (
+    Blob,
     DriveError,
     DriveFullError,
     DriveState,
@@ -18,7 +20,7 @@ from cluster.drives.drive import (
     ShardCorruptError,
     ShardMissingError,
 )
-from cluster.erasure.shard_format import ShardHeader
+from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.transport.framing import MAX_MESSAGE
 from cluster.transport.register_codec import MAX_ROW, ReplyTwin, RequestTwin
@@ -76,6 +78,28 @@ class Shard(Wire, frozen=True):
             data_id=DataId(self.data_id), owner=RowKey(self.owner), position=self.position,
             k=self.k, m=self.m, block=self.block, codec=self.codec,
         )  # fmt: skip
+
+
+def block_crcs(header: ShardHeader, first: int, blocks: Sequence[Blob]) -> tuple[bytes, ...]:
+    """The CRCs of a run of blocks that begins at block `first`: sent ahead of them."""
+    return tuple(
+        block_crc(header.data_id, header.position, number, block)
+        for number, block in enumerate(blocks, first)
+    )
+
+
+def cut_blocks(
+    header: ShardHeader, first: int, lengths: Sequence[int], crcs: Sequence[bytes], body: memoryview
+) -> list[memoryview]:
+    """The blocks of a run as it arrived. Raises DriveError for one that is not what was sent."""
+    blocks, at = [], 0
+    for number, (length, crc) in enumerate(zip(lengths, crcs, strict=False), first):
+        block = body[at : at + length]
+        if block_crc(header.data_id, header.position, number, block) != crc:
+            raise DriveError(f"block {number} was damaged on its way")
+        blocks.append(block)
+        at += length
+    return blocks
 
 
 def pack_shard(header: ShardHeader) -> Shard:

@@ -40,7 +40,7 @@ from cluster.register.messages import (
     StaleBucket,
     Value,
 )
-from cluster.register.mutations import CompleteUpload, Mutation, Precondition, PutVersion
+from cluster.register.mutations import CompleteUpload, Mutation, Precondition, PutVersion, Refused
 from cluster.register.proposer import (
     MAX_TRIES,
     Committed,
@@ -366,17 +366,21 @@ def _dated(mutation: Mutation | None, op_hlc: int) -> Mutation | None:
     return mutation
 
 
+def refusal(refused: Refused) -> NotFoundError | PreconditionError:
+    """The error for a precondition that does not hold."""
+    if refused.reason == "no-upload":
+        return NotFoundError("upload")
+    return PreconditionError(
+        f"the precondition does not hold: {refused.reason}", absent=refused.reason == "absent"
+    )
+
+
 def _settle(outcome: Outcome) -> Committed:
     match outcome:
         case Committed():
             return outcome
-        case Declined(refusal=refusal):
-            if refusal.reason == "no-upload":
-                raise NotFoundError("upload")
-            raise PreconditionError(
-                f"the precondition does not hold: {refusal.reason}",
-                absent=refusal.reason == "absent",
-            )
+        case Declined(refusal=refused):
+            raise refusal(refused)
         case Unknown():
             raise OutcomeUnknownError("the write may have taken effect")
         case Stale(reply=StaleBucket(), sent=False):

@@ -195,6 +195,10 @@ class Objects(Protocol):
         """Remove the live version; nothing to remove is a success (whatever `expect` says, as S3 has it)."""
         ...
 
+    async def check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
+        """Whether a write with these preconditions would be refused now. Raises PreconditionError."""
+        ...
+
     async def list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
     ) -> Listing:

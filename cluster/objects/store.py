@@ -11,7 +11,7 @@ from cluster.drives.drive import Drive
 from cluster.errors import PreconditionError, StaleBucketError, SupersededError, UnavailableError
 from cluster.ids import NodeId
 from cluster.layout import Layout
-from cluster.metadata.table import Table
+from cluster.metadata.table import Table, refusal
 from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
@@ -20,7 +20,7 @@ from cluster.objects.listing import list_objects
 from cluster.objects.model import Bucket, Listing, Object, PutRequest
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
-from cluster.register.mutations import DeleteCurrent, Precondition
+from cluster.register.mutations import DeleteCurrent, Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
 
@@ -59,6 +59,7 @@ class ObjectStore:
         self.get = self._standing(self._get)
         self.delete = self._standing(self._delete)
         self.list = self._standing(self._list)
+        self.check = self._standing(self._check)
 
     def _standing(self, work: Work) -> Work:
         """`work` on the bucket as it stands: looked up once more where it was fenced since, as a refused deletion does."""
@@ -107,6 +108,13 @@ class ObjectStore:
         except PreconditionError as error:
             if not error.absent:
                 raise
+
+    async def _check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
+        """Judge preconditions on the state as it is now."""
+        state = (await self._context.table.read(self._context.key_ref(bucket, key))).state
+        refused = check(expect, state)
+        if refused is not None:
+            raise refusal(refused)
 
     async def _list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int

@@ -4,19 +4,17 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cluster.errors import NotFoundError, SupersededError
+from cluster.errors import SupersededError
 from cluster.objects.model import (
-    Bucket,
     Object,
     Part,
-    Precondition,
     PutRequest,
     Reader,
     Seal,
     Version,
 )
 from s3.checksums import ALGORITHMS, encode_value
-from s3.conditions import check_read, check_write, delete_condition, write_conditions
+from s3.conditions import check_read, delete_condition, write_conditions
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.object_meta import (
@@ -67,25 +65,13 @@ async def put_object(context: Context, request: S3Request) -> Response:
 
     bucket = await find_bucket(context, request)
     if expect:
-        await _refuse_doomed(context, bucket, request, expect)
+        # Spares a client the upload of a body whose condition does not hold now. The commit decides, not this.
+        await context.objects.check(bucket, request.key, expect)
     version = await context.objects.put(
         bucket, request.key, PutRequest(source=body, digests=body.digests, seal=seal, expect=expect)
     )
     headers = [(b"ETag", quoted(version.validator)), *checksum_headers(stored)]
     return Response(status=200, headers=headers)
-
-
-async def _refuse_doomed(
-    context: Context, bucket: Bucket, request: S3Request, expect: tuple[Precondition, ...]
-) -> None:
-    """Spare a client the upload of a body whose condition does not hold now. The commit decides, not this."""
-    try:
-        version: Version | None = (await context.objects.get(bucket, request.key)).version
-    except NotFoundError as error:
-        if error.kind != "key":
-            raise
-        version = None
-    check_write(expect, version)
 
 
 async def get_object(context: Context, request: S3Request) -> Response:

@@ -8,8 +8,9 @@ import trio
 from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO, Ballot
-from cluster.errors import ExistsError, NotEmptyError, NotFoundError, PreconditionError
+from cluster.errors import ExistsError, NotEmptyError, NotFoundError
 from cluster.ids import BucketId, DataId, UploadId
+from cluster.metadata.table import refusal
 from cluster.objects.model import (
     Bucket,
     Entry,
@@ -129,9 +130,7 @@ class FakeObjects:
         base = self._state(bucket, key)
         refused = check(expect, base)
         if refused is not None:
-            if refused.reason == "no-upload":
-                raise NotFoundError("upload")
-            raise PreconditionError(absent=refused.reason == "absent")
+            raise refusal(refused)
         after = apply(mutation, base, self._tick())
         if isinstance(after, Unchanged):
             return base
@@ -169,6 +168,11 @@ class FakeObjects:
         if live is None:
             raise NotFoundError("key")
         return FakeObject(self, live)
+
+    async def check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
+        refused = check(expect, self._state(bucket, key))
+        if refused is not None:
+            raise refusal(refused)
 
     async def copy(
         self, source: Object, bucket: Bucket, key: bytes, request: PutRequest

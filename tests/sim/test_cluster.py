@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluster.register.messages import Accept, Accepted
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import LINKS, scenario
+from tests.sim.mutants import Forgetful
 from tests.sim.run import simulate
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
@@ -49,23 +49,6 @@ def test_the_runs_meet_every_fault_and_most_operations_succeed():
     assert duplicates > 0
     assert resets > 0
     assert outcomes.count("ok") + outcomes.count("refused") > 0.75 * len(outcomes)
-
-
-class Forgetful:
-    """A mutant: acknowledges what it has not made durable."""
-
-    def __init__(self, drive):
-        self._drive = drive
-
-    def __getattr__(self, name):
-        return getattr(self._drive, name)
-
-    def submit(self, request, reply):
-        if isinstance(request, Accept):
-            self._drive.submit(request, lambda _: None)
-            reply(Accepted(1))
-        else:
-            self._drive.submit(request, reply)
 
 
 def is_violation(error):

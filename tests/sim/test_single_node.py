@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.drives.registers import Registers
+from tests.sim.mutants import Forgetful
 from tests.sim.run import simulate
 from tests.sim.single_node import scenario
 
@@ -22,25 +23,6 @@ def test_seeds(request, batch):
 
 def test_one_seed_is_one_run():
     assert simulate(scenario, seed=1).digest == simulate(scenario, seed=1).digest
-
-
-class Forgetful:
-    """A mutant: LEARN and confirmation aside, acknowledges what it has not made durable."""
-
-    def __init__(self, drive):
-        self._drive = drive
-
-    def __getattr__(self, name):
-        return getattr(self._drive, name)
-
-    def submit(self, request, reply):
-        from cluster.register.messages import Accept, Accepted
-
-        if isinstance(request, Accept):
-            self._drive.submit(request, lambda _: None)
-            reply(Accepted(1))
-        else:
-            self._drive.submit(request, reply)
 
 
 def test_acknowledging_before_the_commit_is_caught():
