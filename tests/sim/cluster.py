@@ -16,7 +16,8 @@ from cluster.erasure.profile import Profile
 from cluster.errors import ClusterError
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.metadata.commit import TableSettings
+from cluster.metadata.table import Table
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
 from cluster.register.acceptor import Limits

@@ -13,7 +13,8 @@ from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import QuorumError, UnavailableError
 from cluster.ids import ClusterId, NodeId
 from cluster.layout import LayoutError, Node, encode_layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.metadata.commit import TableSettings
+from cluster.metadata.table import Table
 from cluster.topology.agreement import DOCUMENT, Agreement, LayoutConflictError, LayoutRacedError
 from cluster.topology.changes import Place, add_node, replace_drive
 from cluster.topology.refusals import DriveInUseError
