@@ -64,12 +64,16 @@ class Agreement:
     async def open(self) -> Layout:
         """At the start: the newest layout that any drive of the node holds, made durable on all of them.
 
-        Raises LayoutConflictError; a copy that cannot be read counts for nothing.
+        What this was made with counts where no drive holds one. Raises LayoutConflictError; a copy that cannot be read
+        counts for nothing.
         """
         async with self._one_at_a_time:
-            for shelf in self._shelves():
-                found = _decode(shelf.data)
-                if found is not None and self._is_news(found):
+            held = [found for shelf in self._shelves() if (found := _decode(shelf.data))]
+            if held:
+                self._check_cluster(held[0])
+                self._take(held[0])
+            for found in held:
+                if self._is_news(found):
                     self._take(found)
             await self._keep_everywhere(self.current, self.encoded)
         return self.current
@@ -147,11 +151,14 @@ class Agreement:
             )
         return found[1]
 
-    def _is_news(self, layout: Layout) -> bool:
+    def _check_cluster(self, layout: Layout) -> None:
         if layout.cluster != self.current.cluster:
             raise LayoutConflictError(
                 f"the layout is of cluster {layout.cluster.hex()}, this node of {self.current.cluster.hex()}"
             )
+
+    def _is_news(self, layout: Layout) -> bool:
+        self._check_cluster(layout)
         if layout.epoch == self.current.epoch and layout != self.current:
             raise LayoutConflictError(f"there are two layouts of epoch {layout.epoch}")
         return layout.epoch > self.current.epoch

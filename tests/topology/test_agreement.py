@@ -153,8 +153,9 @@ async def test_a_start_takes_the_newest_copy_of_the_drives_and_mends_the_others(
         for drive in w.drives:
             drive.crash()
         assert [d.layout.epoch for d in w.drives] == [1, 2, 1]
-        agreement = Agreement(LAYOUT, lambda: [d.layout for d in w.drives[:2]])
-        assert (await agreement.open()).epoch == 2
+        elsewhere = replace(LAYOUT, nodes=(Node(NodeId(9), "n9:1"), *LAYOUT.nodes))
+        agreement = Agreement(elsewhere, lambda: [d.layout for d in w.drives[:2]])
+        assert (await agreement.open()).epoch == 2  # what it was made with is no second layout
         assert [d.layout.data for d in w.drives] == [newer, newer, b""]
         assert [d.layout.epoch for d in w.drives] == [2, 2, 1]
         assert not await agreement.adopt(encode_layout(LAYOUT))
