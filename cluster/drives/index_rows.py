@@ -100,6 +100,12 @@ class IndexReads(Protocol):
         """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
         ...
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """Rows start <= row < stop, at most limit; None for one that fails its checksum."""
+        ...
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
         ...

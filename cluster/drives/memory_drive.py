@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from cluster.drives.drive import (
+    ANSWERING,
     STAGING,
     VOTING,
     Blob,
@@ -88,10 +89,12 @@ class MemoryDrive:
             durable=int(index.ctl.get(COMMIT_SEQ, b"0")),
         )
         reads = GroupRead(partial(self._begin_reads, self._boots), self._soon)
+        self._acceptor = Acceptor(
+            index.control(), set_id=self._set_id, position=self._position, limits=self._limits
+        )
+        self._acceptor.voting = self._state is not DriveState.REBUILDING
         self._registers = Registers(
-            Acceptor(
-                index.control(), set_id=self._set_id, position=self._position, limits=self._limits
-            ),
+            self._acceptor,
             self._commits,
             reads,
             cache_bytes=self._cache_bytes,
@@ -183,6 +186,14 @@ class MemoryDrive:
         self._state, self.reason = DriveState.MISSING, "gone"
         self._restart()
 
+    def set_voting(self, voting: bool) -> None:
+        """The layout's word: REBUILDING while it has no vote. A drive that is out stays so."""
+        self._acceptor.voting = voting
+        if not voting and self._state in VOTING:
+            self._state, self.reason = DriveState.REBUILDING, "it takes its rows from other drives"
+        elif voting and self._state is DriveState.REBUILDING:
+            self._state, self.reason = DriveState.ACTIVE, ""
+
     # -- registers
 
     @property
@@ -194,7 +205,7 @@ class MemoryDrive:
         """See Drive."""
         if self.faults.hung or self._state is DriveState.MISSING:
             return
-        if self._state not in VOTING:
+        if self._state not in ANSWERING:
             reply(Failed(self.reason))
             return
         boots = self._boots
