@@ -49,6 +49,11 @@ class RemoteDrive:
         """As the last reply told it; MISSING while the node does not answer."""
         return self._node.state(self._drive_id)
 
+    @property
+    def cost(self) -> float:
+        """See Drive."""
+        return self._node.cost
+
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
         self._node.submit(self._drive_id, request, reply)

@@ -1,5 +1,6 @@
 """Another node as a holder of drives: calls to it, one batch of register operations a tick, and whether it answers."""
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -10,6 +11,7 @@ import trio
 from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import DriveState
+from cluster.drives.nearness import Latency
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.register.messages import Failed, Reply, Request, StaleEpoch
 from cluster.runtime import Runtime
@@ -98,6 +100,7 @@ class RemoteNode:
         self._nursery: trio.Nursery | None = None
         self._states: dict[DriveId, DriveState] = {}
         self.is_up, self.reason = False, f"node {peer} has not answered yet"
+        self._latency = Latency()
         self._changed = trio.Event()
 
     # -- what is known
@@ -107,6 +110,11 @@ class RemoteNode:
         if not self.is_up:
             return DriveState.MISSING
         return self._states.get(drive, DriveState.MISSING)
+
+    @property
+    def cost(self) -> float:
+        """Smoothed seconds of a round trip; inf while the peer does not answer."""
+        return self._latency.seconds if self.is_up else math.inf
 
     def note_state(self, drive: DriveId, state: DriveState | None) -> None:
         """A reply has told the drive's state."""
@@ -248,6 +256,7 @@ class RemoteNode:
         while True:
             reason = f"node {self.peer} does not answer"
             pong: rpc.ReplyWord | None = None
+            asked_at = trio.current_time()
             with trio.move_on_after(settings.ping_timeout_seconds):
                 try:
                     async with self.open_call(
@@ -257,6 +266,7 @@ class RemoteNode:
                 except CALL_ERRORS as error:
                     reason = f"node {self.peer} does not answer: {error}"
             if isinstance(pong, rpc.Pong):
+                self._latency.note(trio.current_time() - asked_at)
                 self._states = {DriveId(drive): state for drive, state in pong.states.items()}
                 self._set_up(is_up=True, reason="")
             else:

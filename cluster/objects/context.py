@@ -12,6 +12,7 @@ from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
 from cluster.objects.buffers import BufferPool
 from cluster.objects.model import Bucket
+from cluster.objects.read_times import ReadTimes
 from cluster.placement import home_set
 from cluster.register.keys import object_row
 from cluster.runtime import Runtime
@@ -33,7 +34,10 @@ class ObjectSettings:
     stage_seconds: float = 30.0  # without D durable shards by then the PUT fails
     retry_seconds: float = 3.0  # the same, while the body can still be coded anew for fewer drives
     fast_fill_seconds: float = 0.25  # a client that fills a buffer faster gets a whole chunk next
-    hedge_seconds: float | None = None  # start an extra shard read after that; None: off
+    hedge_share: float = (
+        0.03  # of the shard reads that may be doubled because they are late; 0: none
+    )
+    hedge_min_seconds: float = 0.02  # no read is late before
     stall_seconds: float = 2.0  # a shard read that takes longer is joined by one of parity
 
 
@@ -50,6 +54,7 @@ class Context:
     nursery: trio.Nursery  # lives as long as the server: stragglers are fed in it
     settings: ObjectSettings
     buffers: BufferPool
+    read_times: ReadTimes
 
     def key_ref(self, bucket: Bucket, key: bytes) -> RegisterRef:
         """Where the register of an object key is."""
