@@ -1,8 +1,8 @@
 """Another node as a holder of drives: calls to it, one batch of register operations a tick, and whether it answers."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
 import attrs
@@ -101,6 +101,7 @@ class RemoteNode:
         self._states: dict[DriveId, DriveState] = {}
         self.is_up, self.reason = False, f"node {peer} has not answered yet"
         self._latency = Latency()
+        self._while_up: set[trio.CancelScope] = set()
         self._changed = trio.Event()
 
     # -- what is known
@@ -129,9 +130,24 @@ class RemoteNode:
     def _set_up(self, *, is_up: bool, reason: str) -> None:
         if is_up is not self.is_up:
             self.is_up, self.reason = is_up, reason
+            if not is_up:
+                for scope in self._while_up:
+                    scope.cancel()
             self._runtime.emit(PeerChanged(self.peer, is_up, reason))
             changed, self._changed = self._changed, trio.Event()
             changed.set()
+
+    @contextmanager
+    def while_up(self) -> Iterator[None]:
+        """Cancel the block when the peer ceases to answer. Raises PeerDownError then."""
+        with trio.CancelScope() as scope:
+            self._while_up.add(scope)
+            try:
+                yield
+            finally:
+                self._while_up.discard(scope)
+        if scope.cancelled_caught:
+            raise PeerDownError(self.reason)
 
     # -- calls
 

@@ -59,6 +59,11 @@ class _Shard:
         if self.queue:  # it was not left out meanwhile
             self.queue.popleft()[1].release()
 
+    def let_go(self) -> None:
+        """Keep no memory."""
+        if self.queue:
+            self.drop()
+
     def drop(self) -> None:
         """Leave the drive out of this PUT."""
         self.dead = True
@@ -164,10 +169,11 @@ class Staging:
                     await self._changed.wait()
         deadline = trio.current_time() + settings.straggler_feed_seconds
         for shard in self._alive:
-            if shard.queue:
-                shard.drop()  # it would keep memory that other requests wait for; healing owes it a shard
-            else:
-                shard.scope.deadline = deadline
+            shard.scope.deadline = deadline
+            if (
+                shard.queue
+            ):  # it keeps memory: when other requests wait for that, healing will owe it a shard
+                self._context.buffers.hold_until_asked(shard, shard.let_go)
         return self._durable
 
     def abort(self) -> None:
@@ -220,4 +226,5 @@ class Staging:
             shard.drop()
         if shard.scope.cancelled_caught:
             shard.drop()
+        self._context.buffers.forget(shard)
         self._wake()

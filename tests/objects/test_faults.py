@@ -29,11 +29,11 @@ MI = 1 << 20
 # Patient enough for a busy machine's fsyncs; where drives hang, every second of patience is waited for.
 PATIENT = ObjectSettings(
     retry_seconds=10.0, overflow_seconds=5.0, stage_seconds=20.0, stall_seconds=5.0,
-    straggler_max_seconds=0.1,
+    straggler_max_seconds=0.1, straggler_feed_seconds=1.0,
 )  # fmt: skip
 QUICK = ObjectSettings(
     retry_seconds=1.0, overflow_seconds=0.5, stage_seconds=10.0, stall_seconds=0.5,
-    straggler_max_seconds=0.1,
+    straggler_max_seconds=0.1, straggler_feed_seconds=0.3,
 )  # fmt: skip
 SIZES = [100, 50_000, 300_000, 5 * MI]
 
