@@ -22,6 +22,7 @@ from cluster.erasure.profile import parse_profile
 from cluster.errors import ConfigError, QuorumError
 from cluster.layout import Layout, Node as LayoutNode, decode_layout, encode_layout
 from cluster.metadata.table import Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
@@ -128,7 +129,7 @@ async def open_node(
         nursery.start_soon(table.run)
         store = ObjectStore(
             table=table, drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime,
-            node_id=plan.node, nursery=nursery, settings=ObjectSettings(buffer_budget=config.buffer_mib << 20),
+            node_id=plan.node, nursery=nursery, settings=_object_settings(config),
         )  # fmt: skip
         node = Node(plan, seats, layout, table, store)
         come_up = partial(_come_up, node, state, runtime, environment, files)
@@ -189,6 +190,11 @@ def _drive_settings(config: Config) -> DriveSettings:
         min_free_bytes=config.min_free_mib << 20,
         min_free_ratio=config.min_free_ratio,
     )
+
+
+def _object_settings(config: Config) -> ObjectSettings:
+    ack: AckPolicy = "node" if config.ack == "node" else "shards"
+    return ObjectSettings(ack=ack, buffer_budget=config.buffer_mib << 20)
 
 
 def _first_layout(plan: Plan, config: Config) -> Layout:

@@ -10,6 +10,7 @@ from cluster.drives.drive import Drive
 from cluster.ids import DataId, NodeId, new_data_id
 from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.buffers import BufferPool
 from cluster.objects.model import Bucket
 from cluster.objects.read_times import ReadTimes
@@ -23,8 +24,9 @@ SMALL_WORK = 64 * 1024
 
 @attrs.frozen(kw_only=True)
 class ObjectSettings:
-    """Seconds and bytes."""
+    """Seconds and bytes; `ack` says which spread of shards a PUT waits for, up to `straggler_max_seconds`."""
 
+    ack: AckPolicy = "shards"
     buffer_budget: int = 96 * 1024 * 1024
     straggler_min_seconds: float = 0.05
     straggler_max_seconds: float = 1.0

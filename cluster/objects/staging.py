@@ -9,6 +9,8 @@ import trio
 from cluster.drives.drive import STAGING, Blob, Drive, DriveError, DriveFullError, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.errors import QuorumError, StorageFullError
+from cluster.ids import NodeId
+from cluster.objects.ack import is_spread
 from cluster.objects.buffers import Lease
 from cluster.objects.context import Context
 from cluster.quorum import durable_shards
@@ -81,6 +83,7 @@ class Staging:
 
     _context: Context
     _drives: Sequence[Drive]
+    _nodes: Sequence[NodeId]  # by position
     _header: ShardHeader
     _avoid: frozenset[int]  # positions that failed this body before
     _shards: list[_Shard] = attrs.field(factory=list, init=False)
@@ -124,6 +127,11 @@ class Staging:
     def _needed(self) -> int:
         return durable_shards(self._header.k, self._header.k + self._header.m)
 
+    @property
+    def _is_spread(self) -> bool:
+        ack, k = self._context.settings.ack, self._header.k
+        return is_spread(ack, self._durable, self._alive_bits(), self._nodes, k)
+
     async def write(self, blocks: Sequence[Sequence[Blob]], lease: Lease) -> None:
         """Queue the next blocks of every position. Raises when fewer than D drives are left."""
         settings = self._context.settings
@@ -164,8 +172,12 @@ class Staging:
         if self._durable.bit_count() < len(self._alive):
             spent = trio.current_time() - self._first_at
             grace = max(2 * spent, settings.straggler_min_seconds)
+            patient_until = trio.current_time() + settings.straggler_max_seconds
             with trio.move_on_after(min(grace, settings.straggler_max_seconds)):
                 while self._durable.bit_count() < len(self._alive):
+                    await self._changed.wait()
+            with trio.move_on_at(patient_until):
+                while not self._is_spread:
                     await self._changed.wait()
         deadline = trio.current_time() + settings.straggler_feed_seconds
         for shard in self._alive:

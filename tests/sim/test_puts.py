@@ -282,3 +282,42 @@ def test_full_drives_elsewhere_are_told_from_dead_ones():
             await timed_put(world, SMALL)
 
     run(work, THREE)
+
+
+@pytest.mark.parametrize("ack", ["shards", "node"])
+@pytest.mark.parametrize("seconds", [0.4, 5.0])
+def test_the_acknowledgement_may_wait_until_a_node_can_be_lost(ack, seconds):
+    async def work(world):
+        usual, _ = await timed_put(world, 200_000)
+        slow_down(
+            world, world.nodes[2], seconds
+        )  # two drives: D are durable with one, four with none
+        keep_quick(world.drives_on(world.nodes[2])[0])
+        took, part = await timed_put(world, 200_000)
+        if ack == "node" and seconds < SETTINGS.straggler_max_seconds:
+            assert part.staged == 0b111111
+            assert took > seconds
+            world.crash(world.nodes[0])
+            store = world.lives[world.nodes[1]].store
+            await read(store, await store.get_bucket("sim"), size=200_000)
+        else:
+            assert part.staged.bit_count() == 5
+            bound = SETTINGS.straggler_max_seconds if ack == "node" else 0.1
+            assert took < usual + bound + 0.05
+
+    run(work, attrs.evolve(THREE, objects=attrs.evolve(SETTINGS, ack=ack)))
+
+
+def keep_quick(drive):
+    del drive.open_stage
+
+
+def test_nothing_is_waited_for_when_a_node_is_down_already():
+    async def work(world):
+        usual, _ = await timed_put(world, 200_000)
+        world.crash(world.nodes[2])
+        await trio.sleep(3)
+        took, _ = await timed_put(world, 200_000)
+        assert took < usual + 0.1
+
+    run(work, attrs.evolve(THREE, objects=attrs.evolve(SETTINGS, ack="node")))
