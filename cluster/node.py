@@ -22,6 +22,7 @@ from cluster.erasure.profile import parse_profile
 from cluster.errors import ConfigError, QuorumError
 from cluster.layout import Layout, Node as LayoutNode
 from cluster.metadata.table import Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.context import ObjectSettings
 from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
@@ -123,8 +124,7 @@ async def open_node(
         stack.callback(nursery.cancel_scope.cancel)
         core = Core(
             plan.node, _first_layout(plan, config), own=lambda: seats.by_id, transport=NoTransport(),
-            runtime=runtime, nursery=nursery,
-            settings=CoreSettings(objects=ObjectSettings(buffer_budget=config.buffer_mib << 20)),
+            runtime=runtime, nursery=nursery, settings=CoreSettings(objects=_object_settings(config)),
         )  # fmt: skip
         await core.agreement.open()
         nursery.start_soon(core.run)
@@ -187,6 +187,11 @@ def _drive_settings(config: Config) -> DriveSettings:
         min_free_bytes=config.min_free_mib << 20,
         min_free_ratio=config.min_free_ratio,
     )
+
+
+def _object_settings(config: Config) -> ObjectSettings:
+    ack: AckPolicy = "node" if config.ack == "node" else "shards"
+    return ObjectSettings(ack=ack, buffer_budget=config.buffer_mib << 20)
 
 
 def _first_layout(plan: Plan, config: Config) -> Layout:
