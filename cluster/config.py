@@ -54,6 +54,11 @@ class Config:
     stop_seconds: float = _setting(
         "s3.stop_seconds", 20.0, "requests in flight get that long when the node stops"
     )
+    outage_seconds: float = _setting(
+        "access.outage_seconds",
+        60.0,
+        "known access keys of users are let in that long while too few drives answer to check them",
+    )
     buffer_mib: int = _setting("memory.buffer_mib", 96, "chunk buffers of all requests together")
     row_cache_mib: int = _setting(
         "memory.row_cache_mib", 8, "cached records of each drive; 0: none"

@@ -10,6 +10,9 @@ import attrs
 import trio
 
 from cluster import secrets
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
 from cluster.clock import HybridClock
 from cluster.config import Config, expand_drives
 from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
@@ -51,12 +54,16 @@ class Node:
         layout: Layout,
         table: Table,
         store: ObjectStore,
+        credentials: Credentials,
+        directory: Directory,
     ) -> None:
         self.plan = plan
         self.seats = seats
         self.layout = layout
         self.table = table
         self.store = store
+        self.credentials = credentials
+        self.directory = directory
         self.root_key: secrets.KeyPair | None = None  # None: too few drives answer to read it
 
     @property
@@ -130,8 +137,13 @@ async def open_node(
             table=table, drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime,
             node_id=plan.node, nursery=nursery, settings=ObjectSettings(buffer_budget=config.buffer_mib << 20),
         )  # fmt: skip
-        node = Node(plan, seats, layout, table, store)
-        come_up = partial(_come_up, node, state, runtime, environment, files)
+        vault = secrets.Vault()
+        credentials = Credentials(
+            table=table, vault=vault, nursery=nursery, settings=LeaseSettings(outage=config.outage_seconds)
+        )  # fmt: skip
+        directory = Directory(table=table, runtime=runtime, vault=vault, credentials=credentials)
+        node = Node(plan, seats, layout, table, store, credentials, directory)
+        come_up = partial(_come_up, node, vault, state, runtime, environment, files)
         try:
             await come_up()
         except QuorumError as error:
@@ -143,12 +155,18 @@ async def open_node(
 
 
 async def _come_up(
-    node: Node, state: Path, runtime: Runtime, environment: Mapping[str, str], files: FileOps
+    node: Node,
+    vault: secrets.Vault,
+    state: Path,
+    runtime: Runtime,
+    environment: Mapping[str, str],
+    files: FileOps,
 ) -> None:
     """Agree on the layout, read or make the keys. Raises ConfigError, QuorumError."""
     is_new = await _agree_on_layout(node.table, node.layout, may_create=node.plan.forming)
     root_key = await _root_key(node.table, state, runtime, environment, is_new=is_new)
     await runtime.offload(partial(finish, node.plan, files))
+    vault.open(secrets.sealing_key(state, runtime.rng, may_create=False))
     node.root_key = root_key
 
 
