@@ -48,6 +48,11 @@ class Statement:
         """Whether the action is one of those."""
         return any(pattern.matches(action) for pattern in self.actions)
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether it speaks of all resources."""
+        return any(pattern.text in {"*", f"{ARN}*"} for pattern in self.resources)
+
     def covers(self, action: str, resource: str) -> bool:
         """Whether it speaks of this action on this resource."""
         return self.names(action) and any(p.matches(resource) for p in self.resources)
@@ -76,7 +81,7 @@ class Grants:
         """Whether the action is allowed on some resource, as far as can be said without looking at one."""
         if self.everything:
             return True
-        denied = any(not s.allow and s.covers(action, f"{ARN}*") for s in self.statements)
+        denied = any(not s.allow and s.names(action) and s.everywhere for s in self.statements)
         return not denied and any(s.allow and s.names(action) for s in self.statements)
 
 
