@@ -16,12 +16,14 @@ from msgspec.structs import replace
 from cluster.clock import BALLOT_ZERO, Ballot, HybridClock
 from cluster.drives.drive import VOTING, Drive
 from cluster.errors import (
+    ClusterError,
     CorruptError,
     NotFoundError,
     OutcomeUnknownError,
     PreconditionError,
     QuorumError,
     StaleBucketError,
+    TooManyVersionsError,
     UnavailableError,
 )
 from cluster.ids import OpId, RowKey
@@ -366,10 +368,12 @@ def _dated(mutation: Mutation | None, op_hlc: int) -> Mutation | None:
     return mutation
 
 
-def refusal(refused: Refused) -> NotFoundError | PreconditionError:
+def refusal(refused: Refused) -> ClusterError:
     """The error for a precondition that does not hold."""
     if refused.reason == "no-upload":
         return NotFoundError("upload")
+    if refused.reason == "no-room":
+        return TooManyVersionsError(len(refused.base.versions))
     return PreconditionError(
         f"the precondition does not hold: {refused.reason}", absent=refused.reason == "absent"
     )

@@ -23,7 +23,7 @@ from cluster.objects.fencing import fence_set
 from cluster.objects.model import Bucket
 from cluster.register.keys import object_row, successor, system_row
 from cluster.register.messages import Fence
-from cluster.register.mutations import Absent, DeleteCurrent, HeadIs
+from cluster.register.mutations import Absent, DeleteVersion, HeadIs
 
 _PREFIX = b"bucket/"
 KNOWN_BUCKETS = 10_000
@@ -161,7 +161,7 @@ class Buckets:
             await self._write(name, again, head)
             return False
         ref = table.system_ref(_PREFIX + name.encode())
-        await table.commit(ref, DeleteCurrent(), expect=(head,))
+        await table.commit(ref, DeleteVersion(), expect=(head,))
         dead = attrs.evolve(fence, dead=True)
         for set_id in record.generation:
             with contextlib.suppress(QuorumError):  # a hint that its rows may be dropped

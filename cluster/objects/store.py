@@ -20,7 +20,7 @@ from cluster.objects.listing import list_objects
 from cluster.objects.model import Bucket, Listing, Object, PutRequest
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
-from cluster.register.mutations import DeleteCurrent, Precondition, check
+from cluster.register.mutations import DeleteVersion, Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
 
@@ -104,7 +104,7 @@ class ObjectStore:
         """Remove the live version."""
         ref = self._context.key_ref(bucket, key)
         try:
-            await self._context.table.commit(ref, DeleteCurrent(), expect=expect)
+            await self._context.table.commit(ref, DeleteVersion(), expect=expect)
         except PreconditionError as error:
             if not error.absent:
                 raise

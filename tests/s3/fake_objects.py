@@ -26,7 +26,7 @@ from cluster.objects.model import (
 from cluster.register.mutations import (
     AbortUpload,
     CompleteUpload,
-    DeleteCurrent,
+    DeleteVersion,
     Mutation,
     OpenUpload,
     Precondition,
@@ -184,7 +184,7 @@ class FakeObjects:
     ) -> None:
         await trio.lowlevel.checkpoint()
         if self._state(bucket, key).live is not None:
-            self._commit(bucket, key, DeleteCurrent(), expect)
+            self._commit(bucket, key, DeleteVersion(), expect)
 
     async def list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
