@@ -1,7 +1,6 @@
-"""Storing a body: small ones in the record, others as shards; then one compare-and-set."""
+"""Storing a body: small ones in the record, others as shards; then one compare-and-set in the bucket's mode."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import attrs
 import xxhash
@@ -18,7 +17,7 @@ from cluster.objects.large import store_large
 from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.quorum import Quorum
-from cluster.register.mutations import PutVersion
+from cluster.register.mutations import PutVersion, RoomForVersion
 from cluster.register.proposer import Committed
 from cluster.register.records import INLINE_LIMIT, BodyId, BodyRef, Part, Version
 
@@ -28,13 +27,15 @@ async def put_body(
     ref: RegisterRef,
     request: PutRequest,
     *,
+    bucket: Bucket,
     renew: Callable[[], Awaitable[Bucket]],
     number: int = 1,
     upload_id: UploadId | None = None,
 ) -> Version:
     """Store a body as the register's version. `number` and `upload_id` for a part. Raises as Objects.put.
 
-    `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again.
+    `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again,
+    and the mode may be another.
     """
     first = bytearray(INLINE_LIMIT + 1)
     filled = await fill(request.source, memoryview(first))
@@ -57,17 +58,23 @@ async def put_body(
             bodies[body_id] = data
             body = BodyRef(id=body_id, size=size, digest=xxhash.xxh3_128_digest(data))
     version = make_version(context, seal, size, body=body, parts=parts, upload_id=upload_id)
-    commit = partial(
-        context.table.commit,
-        mutation=PutVersion(version=version),
-        expect=request.expect,
-        bodies=bodies,
-    )
+
+    async def commit(ref: RegisterRef, bucket: Bucket, early: EarlyPrepare | None) -> Version:
+        named = bucket.names_versions and upload_id is None
+        done = await context.table.commit(
+            ref,
+            PutVersion(version=version, named=named),
+            expect=(*request.expect, RoomForVersion()) if named else request.expect,
+            bodies=bodies,
+            early=early,
+        )
+        return committed_version(done, version, named=named)
+
     try:
-        done = await commit(ref, early=early)
+        return await commit(ref, bucket, early)
     except StaleBucketError:
-        done = await commit(attrs.evolve(ref, bucket_epoch=(await renew()).epoch))
-    return committed_version(done, version)
+        bucket = await renew()
+        return await commit(attrs.evolve(ref, bucket_epoch=bucket.epoch), bucket, None)
 
 
 @attrs.define
@@ -114,13 +121,13 @@ def make_version(
     )  # fmt: skip
 
 
-def committed_version(done: Committed, template: Version) -> Version:
-    """The version that this commit introduced, even where a later one has replaced it already."""
+def committed_version(done: Committed, template: Version, *, named: bool) -> Version:
+    """The version that this commit introduced, even where it was replaced or deleted already."""
     assert done.stamp is not None
     for version in done.state.versions:
         if version.stamp == done.stamp:
             return version
-    return replace(template, stamp=done.stamp)
+    return replace(template, stamp=done.stamp, version_id=done.stamp.pack() if named else None)
 
 
 def _require_room(context: Context, ref: RegisterRef) -> None:
