@@ -18,7 +18,7 @@ from cluster.quorum import Electorate, Group, durable_shards, of_all
 from cluster.register.acceptor import Acceptor, Control, Limits, Promised, Write, collectable
 from cluster.register.keys import object_row
 from cluster.register.messages import Accept, Accepted, Learn, Prepare, Query, Value
-from cluster.register.mutations import Absent, DeleteCurrent, PutVersion, ValidatorIn
+from cluster.register.mutations import Absent, DeleteVersion, PutVersion, ValidatorIn
 from cluster.register.proposer import (
     Committed,
     Declined,
@@ -176,7 +176,7 @@ class History:
         elif value is not None:
             client.stage()
         else:
-            client.commit(DeleteCurrent())
+            client.commit(DeleteVersion())
 
     def run(self):
         rng, time = self.rng, 0

@@ -134,7 +134,7 @@ class Life:
         self.sets = [[self._face(drive) for drive in drives] for drives in world.bare]
         self.server = DriveServer(
             cluster=CLUSTER, node=node, epoch=lambda: 1, clock=self.clock, runtime=self.runtime,
-            drives={drive.drive_id: drive for drive in world.drives_on(node)},
+            drives=lambda: {drive.drive_id: drive for drive in world.drives_on(node)},
         )  # fmt: skip
         self.table = Table(
             drives_of=self.sets.__getitem__, layout=lambda: world.layout, clock=self.clock,
