@@ -44,6 +44,7 @@ MAX_RUN = (
 MAX_READ = 16 << 20
 MAX_BLOCKS = 4096
 MAX_OPERATIONS = 1024  # of registers, in one call
+MAX_NAMES = 256  # of documents, in one call
 MAX_BATCH = 2 << 20  # about how many bytes operations, or pages, of one message may take
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=32)]
@@ -55,6 +56,7 @@ _Crcs = Annotated[
     tuple[Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)], ...],
     msgspec.Meta(max_length=MAX_BLOCKS),
 ]
+_Name = Annotated[bytes, msgspec.Meta(min_length=1, max_length=256)]
 _Bytes = Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
@@ -176,6 +178,12 @@ class AskStatus(Wire, frozen=True, tag=7):
 
 class Ping(Wire, frozen=True, tag=8):
     """Are you there? Answered by Pong."""
+
+
+class Forget(Wire, frozen=True, tag=9):
+    """These system documents have changed: what is kept of them is to be asked for again. Answered by Noted."""
+
+    names: Annotated[tuple[_Name, ...], msgspec.Meta(min_length=1, max_length=MAX_NAMES)]
 
 
 class StageBlocks(Wire, frozen=True, tag=1):
@@ -303,9 +311,15 @@ class Trouble(Wire, frozen=True, tag=8):
     state: DriveState | None  # None: there is no such drive
 
 
-RequestWord = Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping
+class Noted(Wire, frozen=True, tag=9):
+    """The node has taken note."""
+
+
+RequestWord = (
+    Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping | Forget
+)
 StageWord = StageBlocks | StageClose
-ReplyWord = Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble
+ReplyWord = Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble | Noted
 
 
 class RequestMessage(Wire, frozen=True):

@@ -1,6 +1,6 @@
-"""The drives of this node for other nodes: one call, one stream, carried out at most once."""
+"""What this node does for others, its drives above all: one call, one stream, carried out at most once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -59,7 +59,10 @@ class DriveServer:
         clock: HybridClock,
         runtime: Runtime,
         settings: ServerSettings | None = None,
+        forget: Callable[[Sequence[bytes]], None] = lambda _names: None,
     ) -> None:
+        """`forget` is called with the names of system documents that a peer has changed."""
+        self.forget = forget
         self._cluster, self._node, self._epoch = cluster, node, epoch
         self._drives, self._clock, self._runtime = drives, clock, runtime
         self._settings = settings if settings is not None else ServerSettings()
@@ -127,6 +130,9 @@ class DriveServer:
         elif isinstance(word, rpc.Ping):
             states = {bytes(drive_id): drive.state for drive_id, drive in self._drives.items()}
             await caller.reply(rpc.Pong(states), last=True)
+        elif isinstance(word, rpc.Forget):
+            self.forget(word.names)
+            await caller.reply(rpc.Noted(), last=True)
         else:
             drive = self._drives.get(DriveId(word.drive))
             if drive is None:
