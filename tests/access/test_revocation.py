@@ -126,7 +126,10 @@ def test_seeds(request):
                 said[lookup.disabled] += 1
             unavailable += world.unavailable
 
-        simulate(watched, seed=seed)
+        try:
+            simulate(watched, seed=seed)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: python -m tests.sim.replay {seed} access") from error
     assert min(said.values()) > 100
     assert unavailable > 10
 
