@@ -5,6 +5,7 @@ those that hear of it at once.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import trio
 from msgspec.structs import replace
@@ -101,9 +102,15 @@ class Directory:
     async def remove_user(self, name: str) -> None:
         """With all its keys, which are refused from the moment when the user is gone. Raises NotFoundError("user")."""
         user = await self._remove(user_name(name), User)
-        for key in await self.keys():
-            if key.user_id == user.user_id:
-                await self.remove_key(key.key_id)
+        try:
+            for key in await self.keys():
+                if key.user_id == user.user_id:
+                    with suppress(NotFoundError):
+                        await self.remove_key(key.key_id)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(
+                f"user {name} is gone, and its keys are refused; some are still listed: {error}"
+            ) from error
 
     # -- access keys
 
@@ -123,7 +130,7 @@ class Directory:
         return await list_records(self._table, KEYS, AccessKey)
 
     async def set_key_disabled(self, key_id: str, *, disabled: bool) -> None:
-        """Raises NotFoundError("key")."""
+        """Raises NotFoundError("access key")."""
         await self._change(key_name(key_id), AccessKey, lambda key: replace(key, disabled=disabled))
 
     async def remove_key(self, key_id: str) -> None:
