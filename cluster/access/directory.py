@@ -7,6 +7,7 @@ those that hear of it at once.
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+import attrs
 import trio
 from msgspec.structs import replace
 
@@ -48,6 +49,14 @@ Notify = Callable[[Sequence[bytes]], Awaitable[None]]
 
 async def tell_nobody(_names: Sequence[bytes]) -> None:
     """The `notify` of a node without peers."""
+
+
+@attrs.frozen
+class AccessChanged:
+    """Event: a user, an access key or a policy was changed, or may have been. Holds no secret."""
+
+    register: str
+    certain: bool
 
 
 class Directory:
@@ -209,7 +218,7 @@ class Directory:
             except PreconditionError:
                 continue
             except OutcomeUnknownError:
-                await self._tell(name)
+                await self._tell(name, certain=False)
                 raise
             await self._tell(name)
             return record
@@ -219,12 +228,13 @@ class Directory:
         try:
             await write_record(self._table, record, over)
         except OutcomeUnknownError:
-            await self._tell(name_of(record))
+            await self._tell(name_of(record), certain=False)
             raise
         await self._tell(name_of(record))
 
-    async def _tell(self, name: bytes) -> None:
+    async def _tell(self, name: bytes, *, certain: bool = True) -> None:
         """Here at once; the peers get as long as the lease, after which they ask anyway."""
+        self._runtime.emit(AccessChanged(name.decode(), certain))
         self._credentials.forget([name])
         with trio.move_on_after(self._credentials.leases.settings.lease):
             await self._notify([name])

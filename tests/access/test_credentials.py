@@ -7,7 +7,7 @@ import trio
 from msgspec.structs import replace
 
 from cluster.access.credentials import MAX_STRANGERS
-from cluster.access.directory import tell_nobody
+from cluster.access.directory import AccessChanged, tell_nobody
 from cluster.access.leases import LeaseSettings
 from cluster.access.records import AccessKey, key_name
 from cluster.access.registers import read_record, write_record
@@ -235,6 +235,17 @@ async def test_what_is_refused_says_why(world, make):
     await directory.remove_policy("mine")
     with pytest.raises(NotFoundError):
         await directory.policy("mine")
+
+
+@over_drives()
+async def test_a_change_is_an_event_without_its_secret(world, make):
+    node = make()
+    pair = await with_key(node)
+    await node.directory.remove_key(pair.access_key)
+    events = [event for event in node.runtime.events if isinstance(event, AccessChanged)]
+    name = f"access/key/{pair.access_key}"
+    assert [event.register for event in events] == ["access/user/ann", name, name]
+    assert pair.secret_key not in repr(node.runtime.events)
 
 
 @over_drives()
