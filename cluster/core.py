@@ -14,6 +14,7 @@ from trio.abc import HalfCloseableStream
 from cluster.access.credentials import Credentials
 from cluster.access.directory import Directory
 from cluster.access.leases import LeaseSettings
+from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
 from cluster.drives.peers import Peers
@@ -108,11 +109,6 @@ class Core:
             me, self.peers, self.agreement, runtime, settings=settings.detector
         )
         self.roster = Roster(me, lambda: self.layout, own, self.peers.node)
-        self._server = DriveServer(
-            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
-            clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
-            on_gossip=self.membership.answer, settings=settings.server,
-        )  # fmt: skip
         patience = (settings.table or TableSettings()).round_seconds
         self.table = Table(
             drives_of=self.roster.drives_of, layout=lambda: self.layout, clock=self.clock,
@@ -128,8 +124,14 @@ class Core:
             table=self.table, vault=self.vault, nursery=nursery, settings=settings.access
         )
         self.directory = Directory(
-            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials
-        )
+            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials,
+            notify=tell_peers(self.peers.known),
+        )  # fmt: skip
+        self._server = DriveServer(
+            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
+            clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
+            on_gossip=self.membership.answer, forget=self.credentials.forget, settings=settings.server,
+        )  # fmt: skip
 
     @property
     def layout(self) -> Layout:

@@ -1,14 +1,16 @@
-"""`python -m tests.sim.replay SEED [cluster]`: one run of the simulator, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster|access]`: one run of the simulator, with its trace, to its end or its violation."""
 
 import sys
 
+from tests.access import revocation
 from tests.sim import cluster, single_node
 from tests.sim.run import simulate
 
 
 def main():
     lines = []
-    scenario = cluster.scenario if "cluster" in sys.argv[2:] else single_node.scenario
+    scenarios = {"cluster": cluster.scenario, "access": revocation.revocations}
+    scenario = next((scenarios[name] for name in sys.argv[2:]), single_node.scenario)
 
     async def watched(rng, trace):
         trace.lines = lines
