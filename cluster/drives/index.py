@@ -247,6 +247,20 @@ class Index:
             for row, ballot, flags, state, bodies in self._db.execute(sql, (start, stop, limit))
         ]
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """Rows start <= row < stop, at most limit; None for one that fails its checksum."""
+        sql = (
+            "SELECT row, ballot, flags, state, bodies, crc FROM head "
+            "WHERE row >= ?1 AND (?2 IS NULL OR row < ?2) ORDER BY row LIMIT ?3"
+        )
+        found: list[tuple[RowKey, HeadRow | None]] = []
+        for row, ballot, flags, state, bodies, crc in self._db.execute(sql, (start, stop, limit)):
+            head = HeadRow(RowKey(row), Ballot.unpack(ballot), flags, state, bodies)
+            found.append((head.row, head if head.crc == crc else None))
+        return found
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
         sql = "SELECT row FROM upload WHERE row >= ? AND row < ? ORDER BY row LIMIT ?"

@@ -100,6 +100,12 @@ class IndexReads(Protocol):
         """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
         ...
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """Rows start <= row < stop, at most limit; None for one that fails its checksum."""
+        ...
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
         ...
@@ -127,6 +133,7 @@ def unpack_control(
     """The acceptor's durable values, from the control values and the fences (bucket, epoch, dead)."""
     control = Control(
         epoch=int(values.get("epoch", b"1")),
+        layout=values.get("layout", b""),
         ceiling_ms=int(values.get("ceiling_ms", b"0")),
         gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
     )

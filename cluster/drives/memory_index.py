@@ -111,6 +111,15 @@ class MemoryIndex:
         """See IndexReads."""
         return list(self._between(start, stop, limit))
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """See IndexReads."""
+        return [
+            (head.row, None if head.row in self.corrupt else head)
+            for head in self._between(start, stop, limit)
+        ]
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """See IndexReads."""
         return sorted(row for row in self._open_uploads if start <= row < stop)[:limit]

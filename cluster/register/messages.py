@@ -13,6 +13,18 @@ import attrs
 
 from cluster.clock import Ballot
 from cluster.ids import BucketId, RowKey
+from cluster.register.anti_entropy import (
+    Changed,
+    Have,
+    Held,
+    Install,
+    Purge,
+    RaiseFloor,
+    Sync,
+    SyncPage,
+    Wanted,
+    Wants,
+)
 from cluster.register.records import BodyId, KeyState, Register, encode_state
 
 
@@ -111,7 +123,22 @@ class Fence:
     dead: bool = False  # the bucket is gone: its rows and data may be dropped
 
 
-Request = Prepare | Accept | Learn | Query | ReadBody | Scan | ScanUploads | Fence
+Request = (
+    Prepare
+    | Accept
+    | Learn
+    | Query
+    | ReadBody
+    | Scan
+    | ScanUploads
+    | Fence
+    | Have
+    | Purge
+    | Install
+    | Sync
+    | Wanted
+    | RaiseFloor
+)
 
 
 @attrs.frozen
@@ -201,7 +228,7 @@ class Page:
 
 @attrs.frozen
 class Done:
-    """Answer to Learn and Fence."""
+    """Answer to Learn, Fence, Purge, RaiseFloor, and to an Install that says nothing new or was carried out."""
 
 
 @attrs.frozen
@@ -242,6 +269,10 @@ Reply = (
     | Value
     | Body
     | Page
+    | Held
+    | SyncPage
+    | Wants
+    | Changed
     | Done
     | NotVoting
     | StaleEpoch
