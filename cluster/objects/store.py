@@ -16,6 +16,7 @@ from cluster.metadata.table import Table
 from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
+from cluster.objects.free_space import FreeSpace
 from cluster.objects.get import StoredObject
 from cluster.objects.listing import list_objects
 from cluster.objects.model import Bucket, Listing, Object, PutRequest
@@ -44,6 +45,7 @@ class ObjectStore:
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
             read_times=ReadTimes(chosen.hedge_share, chosen.hedge_min_seconds),
+            free_space=FreeSpace(),
         )  # fmt: skip
         buckets = Buckets(self._context)
         self._renew = buckets.renew
