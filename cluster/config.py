@@ -60,6 +60,11 @@ class Config:
         "when a PUT is acknowledged: shards (k+1 are durable), or node, which waits up to a second more until "
         "the loss of any one node leaves k",
     )
+    outage_seconds: float = _setting(
+        "access.outage_seconds",
+        60.0,
+        "known access keys of users are let in that long while too few drives answer to check them",
+    )
     buffer_mib: int = _setting("memory.buffer_mib", 96, "chunk buffers of all requests together")
     row_cache_mib: int = _setting(
         "memory.row_cache_mib", 8, "cached records of each drive; 0: none"

@@ -10,6 +10,9 @@ import attrs
 import trio
 
 from cluster import secrets
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
 from cluster.config import Config, expand_drives
 from cluster.core import Core, CoreSettings, NoTransport
 from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
@@ -60,6 +63,16 @@ class Node:
     def drives(self) -> Sequence[Drive]:
         """All drives of the node, in the order in which they were formatted."""
         return self.seats.drives
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who holds an access key."""
+        return self.core.credentials
+
+    @property
+    def directory(self) -> Directory:
+        """Users, access keys and policies."""
+        return self.core.directory
 
     @property
     def layout(self) -> Layout:
@@ -124,8 +137,7 @@ async def open_node(
         stack.callback(nursery.cancel_scope.cancel)
         core = Core(
             plan.node, _first_layout(plan, config), own=lambda: seats.by_id, transport=NoTransport(),
-            runtime=runtime, nursery=nursery,
-            settings=CoreSettings(objects=_object_settings(config)),
+            runtime=runtime, nursery=nursery, settings=_core_settings(config),
         )  # fmt: skip
         await core.agreement.open()
         nursery.start_soon(core.run)
@@ -148,6 +160,7 @@ async def _come_up(
     is_new = await _agree_on_layout(node.core, node.plan)
     root_key = await _root_key(node.table, state, runtime, environment, is_new=is_new)
     await runtime.offload(partial(finish, node.plan, files))
+    node.core.vault.open(secrets.sealing_key(state, runtime.rng, may_create=False))
     node.root_key = root_key
 
 
@@ -187,6 +200,12 @@ def _drive_settings(config: Config) -> DriveSettings:
         read_grace_ms=int(config.read_grace_seconds * 1000),
         min_free_bytes=config.min_free_mib << 20,
         min_free_ratio=config.min_free_ratio,
+    )
+
+
+def _core_settings(config: Config) -> CoreSettings:
+    return CoreSettings(
+        objects=_object_settings(config), access=LeaseSettings(outage=config.outage_seconds)
     )
 
 
