@@ -17,6 +17,7 @@ from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
 from cluster.objects.delete import delete_object
+from cluster.objects.free_space import FreeSpace
 from cluster.objects.get import StoredObject, choose
 from cluster.objects.listing import list_objects
 from cluster.objects.listing_versions import list_versions
@@ -46,6 +47,7 @@ class ObjectStore:
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
             read_times=ReadTimes(chosen.hedge_share, chosen.hedge_min_seconds),
+            free_space=FreeSpace(),
         )  # fmt: skip
         buckets = Buckets(self._context)
         self._renew = buckets.renew
