@@ -15,6 +15,8 @@ class AbsentDrive:
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
 
+    layout = None  # it keeps none
+
     @property
     def drive_id(self) -> DriveId:
         """Its identity, as the other drives remember it."""

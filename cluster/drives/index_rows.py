@@ -133,6 +133,7 @@ def unpack_control(
     """The acceptor's durable values, from the control values and the fences (bucket, epoch, dead)."""
     control = Control(
         epoch=int(values.get("epoch", b"1")),
+        layout=values.get("layout", b""),
         ceiling_ms=int(values.get("ceiling_ms", b"0")),
         gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
     )

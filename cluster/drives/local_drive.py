@@ -30,6 +30,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index import CHECKSUM_VFS
 from cluster.drives.index_rows import ShardRow
 from cluster.drives.index_threads import ReaderThread, WriterThread
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.local_shelf import LocalShelf
 from cluster.drives.local_stage import LocalStage
 from cluster.drives.opened_folder import OpenedFolder
@@ -162,6 +163,11 @@ class LocalDrive:
             self._state, self.reason = DriveState.ACTIVE, ""
 
     # -- registers
+
+    @property
+    def layout(self) -> KeptLayout:
+        """The layout that the drive keeps."""
+        return self._registers.layout
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""

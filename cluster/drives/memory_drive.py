@@ -27,6 +27,7 @@ from cluster.drives.drive import (
 from cluster.drives.group_commit import COMMIT_SEQ, GroupCommit, Landed
 from cluster.drives.group_read import Deliver, GroupRead, Read, Result
 from cluster.drives.index_rows import Batch, ShardRow
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.platter import Platter, StoredShard
 from cluster.drives.registers import Registers, ReplyTo
 from cluster.drives.shard_rows import ShardRows
@@ -194,6 +195,11 @@ class MemoryDrive:
             self._state, self.reason = DriveState.ACTIVE, ""
 
     # -- registers
+
+    @property
+    def layout(self) -> KeptLayout:
+        """The layout that the drive keeps."""
+        return self._registers.layout
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""

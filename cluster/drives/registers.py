@@ -16,6 +16,7 @@ from cluster.drives.dead_buckets import DeadBuckets
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import HeadRow, pack_bodies
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.leftovers import Leftovers
 from cluster.drives.row_cache import Row, RowCache, decode_row
 from cluster.drives.scans import Scans
@@ -73,6 +74,7 @@ class Registers:
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
+        self.layout = KeptLayout(acceptor.control, commits)
         self._scans = Scans(acceptor, reads, self.cached)
         self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
         self._leftovers = Leftovers(

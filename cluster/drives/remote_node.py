@@ -11,13 +11,13 @@ from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import DriveState
 from cluster.ids import ClusterId, DriveId, NodeId
-from cluster.register.messages import Failed, Reply, Request, StaleEpoch
+from cluster.register.messages import Failed, Reply, Request
 from cluster.runtime import Runtime
 from cluster.transport.base import PeerDownError, Transport, TransportError
 from cluster.transport.calls import Call
 from cluster.transport.framing import MAX_MESSAGE, FramingError
 from cluster.transport.register_codec import pack_request, unpack_reply
-from cluster.wire import Header, Refusal, Refused, WireError, make_header, merge
+from cluster.wire import Header, Refused, WireError, make_header, merge
 
 _CLOSE_SECONDS = 1.0
 ReplyTo = Callable[[Reply], None]
@@ -26,9 +26,9 @@ ReplyTo = Callable[[Reply], None]
 class RefusedError(TransportError):
     """The peer did not carry the call out."""
 
-    def __init__(self, refused: Refused, epoch: int) -> None:
+    def __init__(self, refused: Refused) -> None:
         super().__init__(f"{refused.kind.value}: {refused.detail}")
-        self.kind, self.epoch = refused.kind, epoch
+        self.kind = refused.kind
 
 
 class TooLargeError(WireError):
@@ -46,6 +46,7 @@ class Identity:
     node: NodeId
     epoch: Callable[[], int]
     start: int  # random per process start, 63 bits
+    on_newer: Callable[[NodeId], None] = lambda _: None  # a peer goes by a newer layout
 
 
 @attrs.frozen
@@ -171,8 +172,10 @@ class RemoteNode:
         is_ours = message.header.cluster == self._me.cluster
         if is_ours:
             merge(message.header, self._clock, self._runtime.wall_ms())
+            if message.header.epoch > self._me.epoch():
+                self._me.on_newer(self.peer)
         if isinstance(message.word, Refused):
-            raise RefusedError(message.word, message.header.epoch)
+            raise RefusedError(message.word)
         if not is_ours:
             raise WireError("the reply comes from another cluster")
         return message.word
@@ -224,9 +227,6 @@ class RemoteNode:
                 await exchange.run()
         except TooLargeError as error:
             await self._exchange_halves(batch, exchange, error)
-        except RefusedError as error:
-            stale = error.kind is Refusal.STALE_EPOCH
-            exchange.fail(StaleEpoch(error.epoch) if stale else Failed(str(error)))
         except CALL_ERRORS as error:
             # The operations may have had their effect; a proposer counts Failed as "no answer that helps".
             exchange.fail(Failed(str(error)))

@@ -22,6 +22,7 @@ from cluster.drives.drive import (
 )
 from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.ids import DataId, DriveId, RowKey
+from cluster.membership.messages import MAX_HEARTBEAT_BYTES
 from cluster.transport.framing import MAX_MESSAGE
 from cluster.transport.register_codec import MAX_ROW, ReplyTwin, RequestTwin
 from cluster.wire import (
@@ -178,6 +179,12 @@ class Ping(Wire, frozen=True, tag=8):
     """Are you there? Answered by Pong."""
 
 
+class Gossip(Wire, frozen=True, tag=9):
+    """A heartbeat of membership, which this layer does not look into. Answered by Gossiped."""
+
+    heartbeat: Annotated[bytes, msgspec.Meta(max_length=MAX_HEARTBEAT_BYTES)]
+
+
 class StageBlocks(Wire, frozen=True, tag=1):
     """The next blocks of a stage; their bytes follow. A CRC covers data id, position and block number too."""
 
@@ -278,6 +285,12 @@ class Pong(Wire, frozen=True, tag=7):
     states: dict[Bytes16, DriveState]
 
 
+class Gossiped(Wire, frozen=True, tag=9):
+    """The heartbeat that answers one."""
+
+    heartbeat: Annotated[bytes, msgspec.Meta(max_length=MAX_HEARTBEAT_BYTES)]
+
+
 class TroubleKind(enum.Enum):
     """Which error of the drive interface it was."""
 
@@ -303,9 +316,13 @@ class Trouble(Wire, frozen=True, tag=8):
     state: DriveState | None  # None: there is no such drive
 
 
-RequestWord = Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping
+RequestWord = (
+    Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping | Gossip
+)
 StageWord = StageBlocks | StageClose
-ReplyWord = Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble
+ReplyWord = (
+    Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble | Gossiped
+)
 
 
 class RequestMessage(Wire, frozen=True):

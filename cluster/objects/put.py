@@ -9,15 +9,16 @@ from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveState
-from cluster.errors import StaleBucketError, StorageFullError
+from cluster.errors import StaleBucketError, StorageFullError, UnavailableError
 from cluster.ids import UploadId
+from cluster.layout import Layout
 from cluster.metadata.attempt import EarlyPrepare
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.large import store_large
 from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
-from cluster.quorum import Quorum
+from cluster.quorum import durable_shards
 from cluster.register.mutations import PutVersion
 from cluster.register.proposer import Committed
 from cluster.register.records import INLINE_LIMIT, BodyId, BodyRef, Part, Version
@@ -36,6 +37,7 @@ async def put_body(
 
     `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again.
     """
+    begun = context.layout()
     first = bytearray(INLINE_LIMIT + 1)
     filled = await fill(request.source, memoryview(first))
     bodies: dict[BodyId, bytes] = {}
@@ -62,12 +64,31 @@ async def put_body(
         mutation=PutVersion(version=version),
         expect=request.expect,
         bodies=bodies,
+        revise=partial(_revise, version, begun, context) if parts else None,
     )
     try:
         done = await commit(ref, early=early)
     except StaleBucketError:
         done = await commit(attrs.evolve(ref, bucket_epoch=(await renew()).epoch))
     return committed_version(done, version)
+
+
+def _revise(version: Version, begun: Layout, context: Context) -> PutVersion | None:
+    """Leave out the shards on drives that lost their place since. Raises UnavailableError where too few are left."""
+    layout = context.layout()
+    if layout is begun:
+        return None
+    parts = tuple(_still_held(part, begun, layout) for part in version.parts)
+    return PutVersion(version=replace(version, parts=parts))
+
+
+def _still_held(part: Part, begun: Layout, layout: Layout) -> Part:
+    before, now = (of.erasure_set(part.set_id).positions for of in (begun, layout))
+    same = sum(1 << p for p in range(len(now)) if before[p].drive == now[p].drive)
+    staged = part.staged & same
+    if staged.bit_count() < durable_shards(part.k, part.k + part.m):
+        raise UnavailableError("drives were replaced while the body was stored on them")
+    return replace(part, staged=staged)
 
 
 @attrs.define
@@ -125,7 +146,10 @@ def committed_version(done: Committed, template: Version) -> Version:
 
 def _require_room(context: Context, ref: RegisterRef) -> None:
     # The reserve of a full drive is there so that objects can be deleted, not for small new ones.
-    drives = context.drives_of(ref.set_id)
-    full = sum(drive.state is DriveState.READONLY for drive in drives)
-    if full > len(drives) - Quorum(len(drives)).accept:
-        raise StorageFullError(f"{full} of {len(drives)} drives are full")
+    members = context.table.members_of(ref.set_id)
+    full = 0
+    for index, drive in enumerate(members.drives):
+        if drive.state is DriveState.READONLY:
+            full |= 1 << index
+    if full and members.electorate.cannot_accept(full):
+        raise StorageFullError(f"{full.bit_count()} of {len(members.drives)} drives are full")

@@ -11,7 +11,8 @@ from cluster.drives.drive import Drive
 from cluster.errors import PreconditionError, StaleBucketError, SupersededError, UnavailableError
 from cluster.ids import NodeId
 from cluster.layout import Layout
-from cluster.metadata.table import Table, refusal
+from cluster.metadata.commit import refusal
+from cluster.metadata.table import Table
 from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings

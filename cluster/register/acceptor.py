@@ -60,6 +60,7 @@ class Control:
     """The acceptor's durable values: read at open, made durable by the drive when a reply says so."""
 
     epoch: int = 1
+    layout: bytes = b""  # of that epoch, as it is stored; empty: it was never told one
     ceiling_ms: int = 0  # every promise ever given has a ballot of at most this hybrid time
     gc_floor: Ballot = BALLOT_ZERO
     fences: dict[BucketId, int] = attrs.field(factory=dict)  # bucket -> lowest epoch that is served
