@@ -11,6 +11,9 @@ import attrs
 import trio
 from trio.abc import HalfCloseableStream
 
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
 from cluster.drives.peers import Peers
@@ -26,6 +29,7 @@ from cluster.metadata.table import Table
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
 from cluster.runtime import Runtime
+from cluster.secrets import Vault
 from cluster.topology.agreement import Agreement, LayoutShelf
 from cluster.transport.base import PeerDownError, StreamHandler, Transport
 
@@ -47,6 +51,7 @@ class CoreSettings:
 
     table: TableSettings | None = None
     objects: ObjectSettings | None = None
+    access: LeaseSettings | None = None
     peers: PeerSettings | None = None
     server: ServerSettings | None = None
     detector: DetectorSettings | None = None
@@ -118,6 +123,13 @@ class Core:
             table=self.table, drives_of=self.roster.drives_of, layout=lambda: self.layout,
             clock=self.clock, runtime=runtime, node_id=me, nursery=nursery, settings=settings.objects,
         )  # fmt: skip
+        self.vault = Vault()
+        self.credentials = Credentials(
+            table=self.table, vault=self.vault, nursery=nursery, settings=settings.access
+        )
+        self.directory = Directory(
+            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials
+        )
 
     @property
     def layout(self) -> Layout:

@@ -10,6 +10,9 @@ import attrs
 import trio
 
 from cluster import secrets
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
 from cluster.config import Config, expand_drives
 from cluster.core import Core, CoreSettings, NoTransport
 from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
@@ -22,6 +25,7 @@ from cluster.erasure.profile import parse_profile
 from cluster.errors import ConfigError, QuorumError
 from cluster.layout import Layout, Node as LayoutNode
 from cluster.metadata.table import Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.context import ObjectSettings
 from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
@@ -59,6 +63,16 @@ class Node:
     def drives(self) -> Sequence[Drive]:
         """All drives of the node, in the order in which they were formatted."""
         return self.seats.drives
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who holds an access key."""
+        return self.core.credentials
+
+    @property
+    def directory(self) -> Directory:
+        """Users, access keys and policies."""
+        return self.core.directory
 
     @property
     def layout(self) -> Layout:
@@ -123,8 +137,7 @@ async def open_node(
         stack.callback(nursery.cancel_scope.cancel)
         core = Core(
             plan.node, _first_layout(plan, config), own=lambda: seats.by_id, transport=NoTransport(),
-            runtime=runtime, nursery=nursery,
-            settings=CoreSettings(objects=ObjectSettings(buffer_budget=config.buffer_mib << 20)),
+            runtime=runtime, nursery=nursery, settings=_core_settings(config),
         )  # fmt: skip
         await core.agreement.open()
         nursery.start_soon(core.run)
@@ -147,6 +160,7 @@ async def _come_up(
     is_new = await _agree_on_layout(node.core, node.plan)
     root_key = await _root_key(node.table, state, runtime, environment, is_new=is_new)
     await runtime.offload(partial(finish, node.plan, files))
+    node.core.vault.open(secrets.sealing_key(state, runtime.rng, may_create=False))
     node.root_key = root_key
 
 
@@ -187,6 +201,17 @@ def _drive_settings(config: Config) -> DriveSettings:
         min_free_bytes=config.min_free_mib << 20,
         min_free_ratio=config.min_free_ratio,
     )
+
+
+def _core_settings(config: Config) -> CoreSettings:
+    return CoreSettings(
+        objects=_object_settings(config), access=LeaseSettings(outage=config.outage_seconds)
+    )
+
+
+def _object_settings(config: Config) -> ObjectSettings:
+    ack: AckPolicy = "node" if config.ack == "node" else "shards"
+    return ObjectSettings(ack=ack, buffer_budget=config.buffer_mib << 20)
 
 
 def _first_layout(plan: Plan, config: Config) -> Layout:

@@ -109,6 +109,11 @@ class Drive(Protocol):
         """As this process knows it now."""
         ...
 
+    @property
+    def cost(self) -> float:
+        """How far away it is: 0 on this node, else about the seconds of a round trip; inf: not to be reached now."""
+        ...
+
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> None:
         """Hand a register message over.
 

@@ -81,6 +81,8 @@ class DriveTakenOut:
 class LocalDrive:
     """See cluster.drives.drive.Drive. Made by open_local_drive."""
 
+    cost = 0.0
+
     def __init__(
         self,
         folder: OpenedFolder,

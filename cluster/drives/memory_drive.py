@@ -57,6 +57,8 @@ class Faults:
 class MemoryDrive:
     """See cluster.drives.drive.Drive. `nursery` outlives it."""
 
+    cost = 0.0
+
     def __init__(
         self,
         drive_id: DriveId,

@@ -1,7 +1,8 @@
 """Another node as a holder of drives: calls to it, one batch of register operations a tick, and whether it answers."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
 import attrs
@@ -10,6 +11,7 @@ import trio
 from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import DriveState
+from cluster.drives.nearness import Latency
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.register.messages import Failed, Reply, Request
 from cluster.runtime import Runtime
@@ -99,6 +101,8 @@ class RemoteNode:
         self._nursery: trio.Nursery | None = None
         self._states: dict[DriveId, DriveState] = {}
         self.is_up, self.reason = False, f"node {peer} has not answered yet"
+        self._latency = Latency()
+        self._while_up: set[trio.CancelScope] = set()
         self._changed = trio.Event()
 
     # -- what is known
@@ -108,6 +112,11 @@ class RemoteNode:
         if not self.is_up:
             return DriveState.MISSING
         return self._states.get(drive, DriveState.MISSING)
+
+    @property
+    def cost(self) -> float:
+        """Smoothed seconds of a round trip; inf while the peer does not answer."""
+        return self._latency.seconds if self.is_up else math.inf
 
     def note_state(self, drive: DriveId, state: DriveState | None) -> None:
         """A reply has told the drive's state."""
@@ -122,9 +131,24 @@ class RemoteNode:
     def _set_up(self, *, is_up: bool, reason: str) -> None:
         if is_up is not self.is_up:
             self.is_up, self.reason = is_up, reason
+            if not is_up:
+                for scope in self._while_up:
+                    scope.cancel()
             self._runtime.emit(PeerChanged(self.peer, is_up, reason))
             changed, self._changed = self._changed, trio.Event()
             changed.set()
+
+    @contextmanager
+    def while_up(self) -> Iterator[None]:
+        """Cancel the block when the peer ceases to answer. Raises PeerDownError then."""
+        with trio.CancelScope() as scope:
+            self._while_up.add(scope)
+            try:
+                yield
+            finally:
+                self._while_up.discard(scope)
+        if scope.cancelled_caught:
+            raise PeerDownError(self.reason)
 
     # -- calls
 
@@ -248,6 +272,7 @@ class RemoteNode:
         while True:
             reason = f"node {self.peer} does not answer"
             pong: rpc.ReplyWord | None = None
+            asked_at = trio.current_time()
             with trio.move_on_after(settings.ping_timeout_seconds):
                 try:
                     async with self.open_call(
@@ -257,6 +282,7 @@ class RemoteNode:
                 except CALL_ERRORS as error:
                     reason = f"node {self.peer} does not answer: {error}"
             if isinstance(pong, rpc.Pong):
+                self._latency.note(trio.current_time() - asked_at)
                 self._states = {DriveId(drive): state for drive, state in pong.states.items()}
                 self._set_up(is_up=True, reason="")
             else:

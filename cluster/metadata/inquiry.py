@@ -15,7 +15,7 @@ class Inquiry:
         self._request = request
         self.members = members
         self.needed = members.electorate.read.needed
-        readers = members.readers
+        readers = members.nearest_readers()
         self._waiting = iter(readers)
         self._open = 0
         self._left = len(readers)

@@ -1,6 +1,8 @@
 """Fencing a bucket, and the view of a set in which only fenced drives answer."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import attrs
 
@@ -47,6 +49,7 @@ class _Unfenced:
     """A drive that may hold rows which a writer can still add to: what it says of the bucket proves nothing."""
 
     drive_id: DriveId
+    cost: ClassVar[float] = math.inf
 
     @property
     def state(self) -> DriveState:

@@ -112,7 +112,8 @@ class _Body:
         self._stripes_per_chunk = max(1, layout.chunk // self._stripe)
         self._digests: list[bytes] = []
         self._size = 0
-        self._staging = Staging(context, drives, self._header, lost)
+        seats = layout.erasure_set(ref.set_id).positions
+        self._staging = Staging(context, drives, [s.node for s in seats], self._header, lost)
 
     @property
     def lost(self) -> frozenset[int]:

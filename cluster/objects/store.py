@@ -21,6 +21,7 @@ from cluster.objects.listing import list_objects
 from cluster.objects.model import Bucket, Listing, Object, PutRequest
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
+from cluster.objects.read_times import ReadTimes
 from cluster.register.mutations import DeleteCurrent, Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
@@ -42,6 +43,7 @@ class ObjectStore:
             table=table, drives_of=drives_of, layout=layout, clock=clock, runtime=runtime,
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
+            read_times=ReadTimes(chosen.hedge_share, chosen.hedge_min_seconds),
         )  # fmt: skip
         buckets = Buckets(self._context)
         self._renew = buckets.renew
