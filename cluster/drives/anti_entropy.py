@@ -2,8 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from cluster.clock import Ballot
 from cluster.drives.group_commit import GroupCommit
@@ -11,9 +14,10 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import HeadRow, IndexReads, unpack_bodies
 from cluster.drives.row_cache import Row
 from cluster.drives.wants import WantedRows
-from cluster.ids import RowKey
+from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Write
 from cluster.register.anti_entropy import (
+    Discard,
     FenceAt,
     Have,
     Held,
@@ -21,14 +25,18 @@ from cluster.register.anti_entropy import (
     Purge,
     RaiseFloor,
     RowAt,
+    ShardPage,
     Sync,
     SyncPage,
     SyncRow,
+    Unreferenced,
     Wanted,
     Wants,
 )
-from cluster.register.messages import Done, Failed, Reply
-from cluster.register.records import BodyId
+from cluster.register.keys import bucket_of
+from cluster.register.messages import CHOSEN, Done, Failed, Reply
+from cluster.register.mutations import record_data
+from cluster.register.records import BodyId, decode_state
 
 ReplyTo = Callable[[Reply], None]
 PURGES_KEPT = (
@@ -57,6 +65,10 @@ class RegisterHost(Protocol):
         """Delete a row."""
         ...
 
+    def discard(self, data: set[DataId]) -> None:
+        """Nothing refers to these bodies: they are collected after the grace."""
+        ...
+
     def when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
         ...
@@ -80,7 +92,9 @@ class AntiEntropy:
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
     def handle(
-        self, request: Have | Purge | Install | Sync | Wanted | RaiseFloor, reply: ReplyTo
+        self,
+        request: Have | Purge | Install | Sync | Wanted | RaiseFloor | Unreferenced | Discard,
+        reply: ReplyTo,
     ) -> None:
         """Decide one message and answer it, now or when what the answer shows is durable."""
         gate = self._acceptor.gate_epoch
@@ -107,6 +121,11 @@ class AntiEntropy:
             case RaiseFloor():
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
+                self.answer_durable(self._commits.newest, reply, Done())
+            case Unreferenced():
+                self._unreferenced(request, reply)
+            case Discard():
+                self._host.discard(set(request.data))
                 self.answer_durable(self._commits.newest, reply, Done())
 
     def answer_durable(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
@@ -177,7 +196,7 @@ class AntiEntropy:
                 if row.ballot is None:
                     self.wants.note(row.row, None)
             control = self._acceptor.control
-            fences = [] if request.start else control.fences.items()
+            fences = control.fences.items() if request.fences else []
             reply(
                 SyncPage(
                     rows,
@@ -188,6 +207,20 @@ class AntiEntropy:
             )
 
         self._reads.submit(partial(_read_page, request), landed)
+
+    # -- shards
+
+    def _unreferenced(self, request: Unreferenced, reply: ReplyTo) -> None:
+        def landed(page: ShardPage | None, error: str) -> None:
+            if page is None:
+                reply(Failed(error))
+                return
+            dead = self._acceptor.control.dead
+            gone = {shard.data_id for shard in page.shards if bucket_of(shard.owner) in dead}
+            self._host.discard(gone)
+            reply(ShardPage([s for s in page.shards if s.data_id not in gone], page.next))
+
+        self._reads.submit(partial(_find_unreferenced, request), landed)
 
 
 class _Rows:
@@ -258,3 +291,16 @@ def _sync_row(key: RowKey, head: HeadRow | None, index: IndexReads, room: int) -
             bodies[BodyId(body)] = data
             room -= len(data)
     return SyncRow(key, head.ballot.pack(), head.flags, head.state, bodies)
+
+
+def _find_unreferenced(request: Unreferenced, index: IndexReads) -> ShardPage:
+    """An early look at stored rows: whoever collects asks for the chosen state besides."""
+    found = index.bodies_between(request.after, request.before, request.limit)
+    heads = index.heads(list({shard.owner for shard in found}))
+    referred = set[DataId]()
+    for head in heads.values():
+        if head is not None and head.flags & CHOSEN:
+            with suppress(msgspec.DecodeError):  # a corrupt row refers to nothing that we know
+                referred |= record_data(decode_state(head.state))
+    more = found[-1].data_id if len(found) == request.limit else None
+    return ShardPage([shard for shard in found if shard.data_id not in referred], more)

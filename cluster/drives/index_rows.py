@@ -9,6 +9,7 @@ import crc32c
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
+from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import ScanRow
 
 
@@ -116,6 +117,10 @@ class IndexReads(Protocol):
 
     def shards_of(self, data_id: DataId) -> list[ShardRow]:
         """All positions of a body that this drive holds: normally one."""
+        ...
+
+    def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
+        """Bodies with after < data_id < before that have shards here, in order."""
         ...
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:

@@ -8,6 +8,7 @@ import attrs
 from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
+from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import CHOSEN, ScanRow
 
 
@@ -131,6 +132,11 @@ class MemoryIndex:
     def shards_of(self, data_id: DataId) -> list[ShardRow]:
         """See IndexReads."""
         return [shard for key, shard in sorted(self.shards.items()) if key[0] == data_id]
+
+    def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
+        """See IndexReads."""
+        found = {d: shard.owner for (d, _), shard in self.shards.items() if after < d < before}
+        return [ShardOf(*item) for item in sorted(found.items())[:limit]]
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """See IndexReads."""

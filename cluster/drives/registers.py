@@ -20,7 +20,7 @@ from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.leftovers import Leftovers
 from cluster.drives.row_cache import Row, RowCache, decode_row
 from cluster.drives.scans import Scans
-from cluster.ids import RowKey
+from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Promised, Write
 from cluster.register.keys import (
     is_object,
@@ -366,6 +366,10 @@ class Registers:
         # Kept until that is durable: the index still has the old row, and would be believed.
         self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
         self._commits.touch()
+
+    def discard(self, data: set[DataId]) -> None:
+        """Nothing refers to these bodies: they are collected after the grace."""
+        self._leftovers.discard(data)
 
     # -- fences
 

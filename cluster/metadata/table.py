@@ -197,9 +197,13 @@ class Table:
         )
         return EarlyPrepare(members, self.watch, message)
 
-    async def confirm(self, ref: RegisterRef) -> Register:
-        """The state of a register after writing it back at a fresh ballot where it was not known to be chosen."""
-        done = await self._carry_out(ref, self._operation(ref, None))
+    async def confirm(self, ref: RegisterRef, *, rewrite: bool = False) -> Register:
+        """The state of a register after writing it back at a fresh ballot where it was not known to be chosen.
+
+        `rewrite`: also where it was, so that all that is older is fenced, and a corrupt copy replaced.
+        """
+        operation = attrs.evolve(self._operation(ref, None), rewrite=rewrite)
+        done = await self._carry_out(ref, operation)
         return Register(ballot=done.ballot, state=done.state, chosen=True)
 
     async def _carry_out(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import attrs
 
 from cluster.clock import Ballot
-from cluster.ids import BucketId, RowKey
+from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.records import BodyId, KeyState, encode_state
 
 
@@ -73,6 +73,7 @@ class Sync:
     limit: int
     max_bytes: int
     epoch: int
+    fences: bool = False  # all of them, too
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +89,27 @@ class RaiseFloor:
     """Promise and accept nothing up to `floor` from now on, in no register. Durable before the reply."""
 
     floor: Ballot
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class Unreferenced:
+    """Which bodies do you hold shards of, drawn in after < data_id < before, that no chosen state of yours refers to?
+
+    At most `limit` are looked at. Those of dead buckets are discarded on the way.
+    """
+
+    after: DataId
+    before: DataId
+    limit: int
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class Discard:
+    """Nothing refers to these bodies, nor ever will: collect their shards when the reads in flight are over."""
+
+    data: Sequence[DataId]
     epoch: int
 
 
@@ -122,10 +144,7 @@ class FenceAt(NamedTuple):
 
 @attrs.frozen
 class SyncPage:
-    """Rows from the asked start on. It says everything about rows below `next`; None: up to the asked stop.
-
-    With the first page (from the empty row on) come the fences.
-    """
+    """Rows from the asked start on. It says everything about rows below `next`; None: up to the asked stop."""
 
     rows: Sequence[SyncRow]
     next: RowKey | None
@@ -146,6 +165,21 @@ class Wants:
 
     rows: Sequence[Want]
     version: int
+
+
+class ShardOf(NamedTuple):
+    """A body of which a drive holds a shard, and the register that should refer to it."""
+
+    data_id: DataId
+    owner: RowKey
+
+
+@attrs.frozen
+class ShardPage:
+    """Answer to Unreferenced. `next`: ask again after that; None: there are no more."""
+
+    shards: Sequence[ShardOf]
+    next: DataId | None
 
 
 @attrs.frozen

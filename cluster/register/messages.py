@@ -15,13 +15,16 @@ from cluster.clock import Ballot
 from cluster.ids import BucketId, RowKey
 from cluster.register.anti_entropy import (
     Changed,
+    Discard,
     Have,
     Held,
     Install,
     Purge,
     RaiseFloor,
+    ShardPage,
     Sync,
     SyncPage,
+    Unreferenced,
     Wanted,
     Wants,
 )
@@ -138,6 +141,8 @@ Request = (
     | Sync
     | Wanted
     | RaiseFloor
+    | Unreferenced
+    | Discard
 )
 
 
@@ -228,7 +233,7 @@ class Page:
 
 @attrs.frozen
 class Done:
-    """Answer to Learn, Fence, Purge, RaiseFloor, and to an Install that says nothing new or was carried out."""
+    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, and to an Install that says nothing new or was carried out."""
 
 
 @attrs.frozen
@@ -272,6 +277,7 @@ Reply = (
     | Held
     | SyncPage
     | Wants
+    | ShardPage
     | Changed
     | Done
     | NotVoting

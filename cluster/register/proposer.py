@@ -54,6 +54,7 @@ class Operation:
     mutation: Mutation | None
     expect: tuple[Precondition, ...] = ()
     bodies: Mapping[BodyId, bytes] = attrs.field(factory=dict)
+    rewrite: bool = False  # what is there, at a fresh ballot even where it is known to be chosen
 
 
 @attrs.frozen
@@ -223,7 +224,7 @@ class Proposer:
         op, state = self.operation, base.state
         if op.mutation is None:
             done = Committed(ballot=base.ballot, state=state, base=state, wrote=False)
-            return done if known else self._propose(state, base, done)
+            return done if known and not op.rewrite else self._propose(state, base, done)
         applied = next((entry for entry in state.ring if entry.op_id == op.op_id), None)
         if applied is not None:
             done = Committed(

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from cluster.clock import MAX_LOGICAL, MAX_PROPOSER, Ballot
-from cluster.ids import BucketId, RowKey
+from cluster.ids import BucketId, DataId, RowKey
 from cluster.register import anti_entropy, messages
 from cluster.register.anti_entropy import (
     FenceAt,
@@ -21,26 +21,23 @@ from cluster.register.anti_entropy import (
     Held,
     Install,
     Purge,
-    RaiseFloor,
     RowAt,
+    ShardOf,
+    ShardPage,
     Sync,
     SyncPage,
     SyncRow,
     Want,
-    Wanted,
     Wants,
 )
 from cluster.register.keys import is_part
 from cluster.register.messages import (
     Accept,
-    Fence,
     Page,
     Promise,
     Reply,
     Request,
-    Scan,
     ScanRow,
-    ScanUploads,
     Value,
 )
 from cluster.register.records import BodyId, KeyState, Register
@@ -73,6 +70,8 @@ _REQUESTS: dict[int, type] = {
     12: anti_entropy.Sync,
     13: anti_entropy.Wanted,
     14: anti_entropy.RaiseFloor,
+    15: anti_entropy.Unreferenced,
+    16: anti_entropy.Discard,
 }
 _REPLIES: dict[int, type] = {
     1: messages.Promise,
@@ -92,6 +91,7 @@ _REPLIES: dict[int, type] = {
     15: anti_entropy.SyncPage,
     16: anti_entropy.Wants,
     17: anti_entropy.Changed,
+    18: anti_entropy.ShardPage,
 }
 
 
@@ -110,12 +110,15 @@ _FIELDS: dict[Any, Any] = {
     RowKey | None: _Row | None,
     BucketId: Bytes16,
     BodyId: Bytes16,
+    DataId: Bytes16,
+    DataId | None: Bytes16 | None,
     Mapping[BodyId, bytes]: _Bodies,
 }
 # Tuples already: strict, and their own twins.
-for _item in (ScanRow, SyncRow, FenceAt, Want):
+for _item in (ScanRow, SyncRow, FenceAt, Want, ShardOf):
     _FIELDS[Sequence[_item]] = tuple[_item, ...]  # type: ignore[valid-type]
 _FIELDS[Sequence[RowAt]] = Annotated[tuple[RowAt, ...], msgspec.Meta(max_length=MAX_NAMED_ROWS)]
+_FIELDS[Sequence[DataId]] = Annotated[tuple[Bytes16, ...], msgspec.Meta(max_length=MAX_PAGE_ROWS)]
 _FIELDS[Sequence[Ballot | None]] = tuple[Ballot | None, ...]
 
 _Twins = dict[type, Any]
@@ -142,7 +145,7 @@ def pack_request(request: Request) -> Any:
 def pack_reply(reply: Reply) -> Any:
     """The twin of a reply."""
     values = _values(reply)
-    if isinstance(reply, Page | SyncPage | Held | Wants):
+    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage):
         values = [tuple(value) if isinstance(value, list) else value for value in values]
     return _reply_twins[type(reply)](*values)
 
@@ -155,7 +158,7 @@ def unpack_request(twin: Any) -> Request:
     if isinstance(request, Have | Purge):
         for named in request.rows:
             _check_row(named.row)
-    elif not isinstance(request, Scan | ScanUploads | Fence | Sync | Wanted | RaiseFloor):
+    elif hasattr(request, "row"):
         _check_row(request.row)
     limit = getattr(request, "limit", 1)
     if not 0 < limit <= MAX_PAGE_ROWS:
@@ -178,6 +181,11 @@ def unpack_reply(twin: Any) -> Reply:
     if isinstance(reply, Wants):
         for want in reply.rows:
             _check_row(want.row)
+    if isinstance(reply, ShardPage):
+        for shard in reply.shards:
+            _check_row(shard.owner)
+            if len(shard.data_id) != _ID_BYTES:
+                raise WireError("no data id")
     return reply
 
 

@@ -4,10 +4,11 @@ import pytest
 import trio
 
 from cluster.clock import BALLOT_ZERO, Ballot, floor_at
-from cluster.ids import BucketId, RowKey
+from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import OP_TTL_MS
 from cluster.register.anti_entropy import (
     Changed,
+    Discard,
     FenceAt,
     Have,
     Held,
@@ -15,8 +16,11 @@ from cluster.register.anti_entropy import (
     Purge,
     RaiseFloor,
     RowAt,
+    ShardOf,
+    ShardPage,
     Sync,
     SyncPage,
+    Unreferenced,
     Want,
     Wanted,
     Wants,
@@ -60,6 +64,7 @@ from tests.contracts.benches import (
 )
 
 FIRST = RowKey(b"")
+NO_DATA, ALL_DATA = DataId(bytes(16)), DataId(b"\xff" * 16)
 BODY = BodyId(b"b" * 16)
 OTHER = object_row(BUCKET, b"other")
 DEAD = object_row(BucketId(b"z" * 16), b"key")
@@ -79,8 +84,14 @@ def install(ballot, state, version, row=ROW, *, chosen=True, bodies=None, epoch=
     )  # fmt: skip
 
 
-def sync(start=FIRST, stop=None, limit=100, max_bytes=1 << 20, epoch=1):
-    return Sync(start=start, stop=stop, limit=limit, max_bytes=max_bytes, epoch=epoch)
+def sync(start=FIRST, stop=None, limit=100, max_bytes=1 << 20, epoch=1, fences=False):
+    return Sync(
+        start=start, stop=stop, limit=limit, max_bytes=max_bytes, epoch=epoch, fences=fences
+    )
+
+
+def unreferenced(after=NO_DATA, before=ALL_DATA, limit=10, epoch=1):
+    return Unreferenced(after=after, before=before, limit=limit, epoch=epoch)
 
 
 async def version_of(drive):
@@ -331,7 +342,7 @@ async def test_floor_and_fences_come_along(bench):
         await expect(drive, Fence(bucket=DEAD[:16], bucket_epoch=3, dead=True), Done)
         bench.crash()
     async with bench.open() as drive:
-        page = await expect(drive, sync(), SyncPage)
+        page = await expect(drive, sync(fences=True), SyncPage)
         assert page.gc_floor == floor
         assert sorted(page.fences) == [
             FenceAt(BUCKET, 2, False),
@@ -423,6 +434,51 @@ async def test_a_corrupt_row_is_repaired_above_what_it_can_have_held_and_not_abo
         await expect(drive, accept(at(bench, 7), live(at(bench, 7))), Accepted)
 
 
+# -- shards
+
+
+async def test_shards_that_no_chosen_state_refers_to_are_shown_with_their_owners(bench):
+    ballot = at(bench, 1)
+    orphan, kept, undecided = header(1), header(2, ballot), header(3, ballot)
+    async with bench.open() as drive:
+        for shard in (orphan, kept, undecided):
+            await stage(drive, shard, [bytes(10)])
+        await expect(drive, accept(ballot, stored(ballot, kept)), Accepted)
+        await expect(drive, learn(ballot), Done)
+        await expect(drive, accept(ballot, stored(ballot, undecided), OTHER), Accepted)
+        page = await expect(drive, unreferenced(), ShardPage)
+        orphans = [ShardOf(orphan.data_id, ROW), ShardOf(undecided.data_id, ROW)]
+        assert page == ShardPage(orphans, None)
+        older = unreferenced(before=DataId(ballot.hlc.to_bytes(6, "big") + bytes(10)))
+        assert (await expect(drive, older, ShardPage)).shards == orphans[:1]
+        first = await expect(drive, unreferenced(limit=1), ShardPage)
+        assert first == ShardPage(orphans[:1], orphan.data_id)
+        after = await expect(drive, unreferenced(after=orphan.data_id, limit=1), ShardPage)
+        assert after == ShardPage([], kept.data_id)
+
+
+async def test_discarded_shards_go_and_those_of_dead_buckets_too(bench):
+    shards = [header(1), header(2)]
+    async with bench.open() as drive:
+        for shard in shards:
+            await stage(drive, shard, [bytes(10)])
+        await expect(drive, Discard(data=[shards[0].data_id], epoch=1), Done)
+        bench.crash()
+    async with bench.open() as drive:
+
+        async def until_gone(shard):
+            with trio.fail_after(5):
+                while await drive.stat_shard(shard.data_id, 0) is not None:
+                    await trio.sleep(0.01)
+                    await drive.collect()
+
+        await until_gone(shards[0])
+        assert await drive.stat_shard(shards[1].data_id, 0) is not None
+        await expect(drive, Fence(bucket=BUCKET, bucket_epoch=2, dead=True), Done)
+        assert await ask(drive, unreferenced()) == ShardPage([], None)
+        await until_gone(shards[1])
+
+
 # -- the layout
 
 
@@ -436,6 +492,8 @@ async def test_another_layout_is_refused(bench):
             sync(epoch=2),
             Wanted(limit=1, epoch=2),
             RaiseFloor(floor=ballot, epoch=2),
+            unreferenced(epoch=2),
+            Discard(data=[DataId(bytes(16))], epoch=2),
         ):
             assert await ask(drive, request) == StaleEpoch(1)
         assert await ask(drive, query()) == Value(BOTTOM)

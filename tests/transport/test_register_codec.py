@@ -12,6 +12,7 @@ from cluster.ids import BucketId, DataId, OpId, RowKey, UploadId
 from cluster.register import messages
 from cluster.register.anti_entropy import (
     Changed,
+    Discard,
     FenceAt,
     Have,
     Held,
@@ -19,9 +20,12 @@ from cluster.register.anti_entropy import (
     Purge,
     RaiseFloor,
     RowAt,
+    ShardOf,
+    ShardPage,
     Sync,
     SyncPage,
     SyncRow,
+    Unreferenced,
     Want,
     Wanted,
     Wants,
@@ -114,9 +118,11 @@ REQUESTS = [
         row=ROW, ballot=BALLOT, epoch=1, version=7, state=STATE, chosen=True,
         bodies={BodyId(b"i" * 16): b"body"},
     ),
-    Sync(start=RowKey(b""), stop=ROW, limit=10, max_bytes=1000, epoch=1),
+    Sync(start=RowKey(b""), stop=ROW, limit=10, max_bytes=1000, epoch=1, fences=True),
     Wanted(limit=10, epoch=1),
     RaiseFloor(floor=BALLOT, epoch=1),
+    Unreferenced(after=DataId(bytes(16)), before=DataId(b"d" * 16), limit=10, epoch=1),
+    Discard(data=[DataId(b"d" * 16)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
     Promise(REGISTER),
@@ -137,6 +143,8 @@ REPLIES = [
     SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, []),
     Wants([Want(ROW, BALLOT), Want(ROW, None)], 7),
     Changed(),
+    ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
+    ShardPage([], None),
     Done(),
     NotVoting("why"),
     StaleEpoch(4),
@@ -171,7 +179,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "b3a15fdebc8e7c68"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "dce56ad71abe52d8"
 
 
 def damaged_ballots():
@@ -238,6 +246,11 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         Sync(start=ROW, stop=None, limit=1, max_bytes=0, epoch=1),
         Sync(start=ROW, stop=None, limit=1, max_bytes=1 << 30, epoch=1),
         Wanted(limit=0, epoch=1),
+        Unreferenced(after=DataId(b""), before=DataId(bytes(16)), limit=1, epoch=1),
+        Unreferenced(after=DataId(bytes(16)), before=DataId(bytes(16)), limit=0, epoch=1),
+        Discard(data=[DataId(b"short")], epoch=1),
+        ShardPage([ShardOf(DataId(b"short"), ROW)], None),
+        ShardPage([ShardOf(DataId(bytes(16)), RowKey(b"b"))], None),
         Wants([Want(RowKey(b"b"), None)], 1),
         SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, []),
         SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, []),
