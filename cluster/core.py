@@ -127,7 +127,7 @@ class Core:
             table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials,
             notify=tell_peers(self.peers.known),
         )  # fmt: skip
-        self._server = DriveServer(
+        self.server = DriveServer(
             cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
             clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
             on_gossip=self.membership.answer, forget=self.credentials.forget, settings=settings.server,
@@ -149,7 +149,7 @@ class Core:
             nursery.start_soon(self.peers.run, self.agreement.wait_changed)
             nursery.start_soon(self.membership.run)
             nursery.start_soon(self._tell_of_layouts)
-            nursery.start_soon(self._transport.serve, self._server.handle)
+            nursery.start_soon(self._transport.serve, self.server.handle)
 
     async def _tell_of_layouts(self) -> None:
         """A layout that this node has made, or heard of, goes to everybody at once."""

@@ -16,11 +16,7 @@ class Inquiry:
         self._request = request
         self.members = members
         self.needed = members.electorate.read.needed
-<<<<<<< HEAD
         readers = order(members.drives, members.readers)
-=======
-        readers = members.nearest_readers()
->>>>>>> main
         self._waiting = iter(readers)
         self._open = 0
         self._left = len(readers)

@@ -69,13 +69,14 @@ class AccessWorld(ClusterWorld):
     def start(self, node):
         super().start(node)
         process = self.processes[node]
+        core = process.core
         access = open_access(
-            process.store._context.table, process.runtime, self._nursery, settings=self.lease_settings,
-            notify=tell_peers(process.peers.values) if self._push else tell_nobody,
+            core.table, process.runtime, self._nursery, settings=self.lease_settings,
+            notify=tell_peers(process.peers.known) if self._push else tell_nobody,
         )  # fmt: skip
         if self._mutate is not None:
             self._mutate(access)
-        process.server.forget = access.credentials.forget
+        core.server.forget = access.credentials.forget
         self.access[node] = access
 
     async def until_dead(self, node, work):
