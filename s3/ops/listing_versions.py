@@ -59,8 +59,9 @@ def _next_markers(listing: VersionListing, params: ListParams) -> str:
         return ""
     last = listing.entries[-1]
     xml = params.element("NextKeyMarker", last.key)
-    if last.version is not None:
-        xml += element("NextVersionIdMarker", version_text(last.version.version_id))
+    if listing.resume.behind is not None:
+        # Of the null version, too, it tells where it was: by then it may be another, or gone.
+        xml += element("NextVersionIdMarker", version_text(listing.resume.behind))
     return xml
 
 

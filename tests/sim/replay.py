@@ -1,14 +1,15 @@
-"""`python -m tests.sim.replay SEED [cluster]`: one run of the simulator, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster | versions]`: one run of the simulator, with its trace, to its end or its violation."""
 
 import sys
 
-from tests.sim import cluster, single_node
+from tests.sim import cluster, single_node, versions
 from tests.sim.run import simulate
 
 
 def main():
     lines = []
-    scenario = cluster.scenario if "cluster" in sys.argv[2:] else single_node.scenario
+    worlds = {"cluster": cluster, "versions": versions, "": single_node}
+    scenario = worlds[sys.argv[2] if len(sys.argv) > 2 else ""].scenario
 
     async def watched(rng, trace):
         trace.lines = lines

@@ -232,7 +232,7 @@ async def test_versions_are_listed_newest_first_in_pages(client: Client) -> None
                 (page.text("NextKeyMarker") or "").replace(" ", "%20"),
                 page.text("NextVersionIdMarker"),
             )
-            assert markers[1] == rows(page)[-1][2]
+            assert rows(page)[-1][2] in {markers[1], "null"}
             query = f"max-keys={size}&key-marker={markers[0]}&version-id-marker={markers[1]}"
         assert seen == expected
     rolled = await versions(client, "delimiter=/&encoding-type=url")
