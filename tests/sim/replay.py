@@ -1,4 +1,4 @@
-"""`python -m tests.sim.replay SEED [cluster | versions]`: one run of the simulator, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster | versions | versions-cluster]`: one run of the simulator, with its trace, to its end or its violation."""
 
 import sys
 
@@ -8,8 +8,13 @@ from tests.sim.run import simulate
 
 def main():
     lines = []
-    worlds = {"cluster": cluster, "versions": versions, "": single_node}
-    scenario = worlds[sys.argv[2] if len(sys.argv) > 2 else ""].scenario
+    scenarios = {
+        "": single_node.scenario,
+        "cluster": cluster.scenario,
+        "versions": versions.scenario,
+        "versions-cluster": versions.cluster_scenario,
+    }
+    scenario = scenarios[sys.argv[2] if len(sys.argv) > 2 else ""]
 
     async def watched(rng, trace):
         trace.lines = lines

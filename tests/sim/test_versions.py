@@ -18,10 +18,10 @@ from tests.sim.version_checker import (
     VersionOp,
     check_versions,
 )
-from tests.sim.versions import scenario
+from tests.sim.versions import cluster_scenario, scenario
 
 BATCHES = 4
-SHARE = 4  # of the seeds of the other worlds
+SHARE, CLUSTER_SHARE = 4, 16  # of the seeds of the other worlds
 MUTANT_SEEDS = 100
 
 
@@ -41,8 +41,23 @@ def test_seeds(request, batch):
 
 @pytest.mark.sim
 @pytest.mark.slow
-def test_one_seed_is_one_run():
-    assert simulate(scenario, seed=3).digest == simulate(scenario, seed=3).digest
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_seeds_on_three_nodes(request, batch):
+    seeds = request.config.getoption("--seeds") // CLUSTER_SHARE
+    for seed in range(batch, seeds, BATCHES):
+        try:
+            simulate(cluster_scenario, seed=seed)
+        except BaseException as error:
+            raise AssertionError(
+                f"replay with: python -m tests.sim.replay {seed} versions-cluster"
+            ) from error
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [scenario, cluster_scenario])
+def test_one_seed_is_one_run(world):
+    assert simulate(world, seed=3).digest == simulate(world, seed=3).digest
 
 
 # -- what goes unnoticed is not checked

@@ -1,6 +1,7 @@
-"""Versioned buckets under faults, on one node with several coordinators: puts, markers, deletions by id, reads and listings.
+"""Versioned buckets under faults: puts, markers, deletions by id, reads and listings, while the bucket's mode changes.
 
-`python -m tests.sim.replay SEED versions` replays one seed.
+On one node with several coordinators, or through each of three nodes. `python -m tests.sim.replay SEED versions` (or
+`versions-cluster`) replays one seed.
 """
 
 import trio
@@ -15,6 +16,7 @@ from cluster.errors import (
 from cluster.objects.model import Absent, Versioning, VersionPlace
 from cluster.register.messages import Learn
 from tests.sim.checkers import ViolationError
+from tests.sim.cluster import NODES, ClusterWorld
 from tests.sim.single_node import SIZES, World, content, persist, put_request
 from tests.sim.version_checker import (
     MARKER,
@@ -45,25 +47,28 @@ class Deaf:
             self._drive.submit(request, reply)
 
 
-class VersionedWorld(World):
-    """The single node, and what clients saw of versions."""
+class VersionClients:
+    """What clients do in a versioned bucket, and what they saw; a World beside it has the drives and the faults."""
 
-    def __init__(self, rng, nursery, trace):
-        deaf = rng.random() < 0.5
-        super().__init__(rng, nursery, trace, (lambda drive: Deaf(drive, rng)) if deaf else None)
+    def __init__(self, rng, nursery, trace, mutate=None):
+        super().__init__(rng, nursery, trace, mutate)
         self.versions: list[VersionOp] = []
         self.observed = Observations()
         self.changes = [ModeChange(Versioning.UNVERSIONED, -1.0, -1.0)]
         self.ids: dict[bytes, list[bytes]] = {key: [b""] for key in KEYS}  # that clients know
 
-    async def administrator(self, store):
+    async def administrator(self, any_store):
         """Changes the mode now and then: one at a time."""
-        bucket = await persist(lambda: store.get_bucket("sim"))
         for mode in (
             Versioning.ENABLED,
             *self.rng.choices([Versioning.ENABLED, Versioning.SUSPENDED], weights=[1, 2], k=2),
         ):
             await trio.sleep(self.rng.choice([0.0, 0.05, 0.5]))
+            store = any_store()
+            try:
+                bucket = await store.get_bucket("sim")
+            except ClusterError:
+                continue
             change = ModeChange(mode, trio.current_time())
             self.changes.append(change)
             try:
@@ -72,15 +77,6 @@ class VersionedWorld(World):
             except ClusterError as error:
                 self.trace.say("mode", mode, type(error).__name__)
             self.trace.say("mode", mode, change.acknowledged)
-
-    async def client(self, store, name, turns):
-        bucket = await persist(lambda: store.get_bucket("sim"))
-        for _ in range(turns):
-            await trio.sleep(self.rng.choice([0, 0.001, 0.01, 0.1]))
-            if self.rng.random() < 0.1:
-                await self.page_through(store, bucket)
-            else:
-                await self.one(store, bucket, name)
 
     async def one(self, store, bucket, name):
         rng = self.rng
@@ -169,7 +165,7 @@ class VersionedWorld(World):
             self.note(key, value, version)
         return seen
 
-    async def page_through(self, store, bucket):
+    async def list_page(self, store, bucket):
         """All keys over small pages: in order, and nothing twice."""
         start, rows = VersionPlace(b""), []
         try:
@@ -215,6 +211,18 @@ def value_of(version):
     return int(number), int(size)
 
 
+class VersionedWorld(VersionClients, World):
+    """One node, whose drives are deaf in half of the seeds."""
+
+    def __init__(self, rng, nursery, trace):
+        deaf = rng.random() < 0.5
+        super().__init__(rng, nursery, trace, (lambda drive: Deaf(drive, rng)) if deaf else None)
+
+
+class VersionedCluster(VersionClients, ClusterWorld):
+    """Three nodes over a network."""
+
+
 async def scenario(rng, trace, *, turns=14):
     """One seed: clients, an administrator and faults together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
@@ -223,17 +231,7 @@ async def scenario(rng, trace, *, turns=14):
         await stores[0].create_bucket("sim", "root", b"")
         with trio.CancelScope() as faults:
             async with trio.open_nursery() as clients:
-
-                async def run_clients():
-                    async with trio.open_nursery() as inner:
-                        inner.start_soon(world.administrator, rng.choice(stores))
-                        for number in range(rng.randint(2, 4)):
-                            inner.start_soon(
-                                world.client, rng.choice(stores), f"client-{number}", turns
-                            )
-                    faults.cancel()
-
-                clients.start_soon(run_clients)
+                clients.start_soon(run_clients, world, faults, lambda: rng.choice(stores), turns)
                 clients.start_soon(world.chaos)
                 clients.start_soon(world.collect)
         world.calm()
@@ -241,3 +239,35 @@ async def scenario(rng, trace, *, turns=14):
         await world.check(stores[0])
         nursery.cancel_scope.cancel()
     return world
+
+
+async def cluster_scenario(rng, trace, *, turns=14):
+    """The same through every node of three."""
+    async with trio.open_nursery() as nursery:
+        world = VersionedCluster(rng, nursery, trace)
+        trace.say("links", world.links)
+
+        def any_store():
+            return world.processes[rng.choice(NODES)].store
+
+        await world.settle()
+        await persist(lambda: any_store().create_bucket("sim", "root", b""))
+        with trio.CancelScope() as faults:
+            async with trio.open_nursery() as clients:
+                clients.start_soon(run_clients, world, faults, any_store, turns)
+                clients.start_soon(world.chaos)
+        world.calm()
+        await world.settle()
+        await trio.sleep(4)
+        await world.check(any_store())
+        nursery.cancel_scope.cancel()
+    return world
+
+
+async def run_clients(world, faults, any_store, turns):
+    """Clients and administrator to their end; then the faults stop."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.administrator, any_store)
+        for number in range(world.rng.randint(2, 4)):
+            nursery.start_soon(world.client, any_store(), f"client-{number}", turns)
+    faults.cancel()
