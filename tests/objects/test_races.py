@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,8 +14,10 @@ from cluster.errors import (
     OutcomeUnknownError,
     PreconditionError,
 )
-from cluster.objects.model import PartChoice, Seal
+from cluster.objects.model import Bucket, PartChoice, Seal
+from cluster.objects.standing import while_standing
 from cluster.register.mutations import Absent, ValidatorIn
+from cluster.register.proposer import Committed
 from cluster.register.records import Part, Upload
 from tests.objects.local_store import noise, open_store, put_request, read_all
 
@@ -214,3 +217,54 @@ async def test_an_acknowledged_object_is_never_in_a_deleted_bucket(tmp_path: Pat
             elif "deleted" in outcome:
                 with pytest.raises(NotFoundError):
                     await store.get_bucket(bucket.name)
+
+
+async def test_a_part_that_lands_before_a_fence_is_answered_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last look at the upload meets the fence of a deletion that was refused: the bucket is there all the same."""
+    async with open_store(tmp_path) as local:
+        store, commit = local.store, local.table.commit
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+        upload = await store.create_upload(bucket, b"up", b"")
+
+        async def commit_before_a_fence(*args: Any, **kwargs: Any) -> Committed:
+            done = await commit(*args, **kwargs)
+            monkeypatch.undo()
+            with pytest.raises(NotEmptyError):
+                await store.delete_bucket(bucket)
+            return done
+
+        monkeypatch.setattr(local.table, "commit", commit_before_a_fence)
+        part = await store.put_part(bucket, b"up", upload, 1, put_request(noise(70_000)))
+        listed, _ = await store.list_parts(bucket, b"up", upload, after=0, limit=9)
+        assert [info.part for info in listed] == [part]
+
+
+async def test_a_bucket_whose_deletion_is_refused_again_and_again_is_there(tmp_path: Path) -> None:
+    """Between the second look at the bucket and its use another deletion is refused."""
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+        refused = 0
+
+        async def renew(known: Bucket) -> Bucket:
+            nonlocal refused
+            found = await store.get_bucket(known.name)
+            if refused < 3:
+                refused += 1
+                with pytest.raises(NotEmptyError):
+                    await store.delete_bucket(found)
+            return found
+
+        async def read(standing: Bucket) -> int:
+            reading = await local.table.read(store._context.key_ref(standing, b"key"))
+            assert reading.state.live is not None
+            return reading.state.live.size
+
+        with pytest.raises(NotEmptyError):
+            await store.delete_bucket(bucket)
+        assert await while_standing(bucket, read, renew) == len(b"kept")
+        assert refused == 3
