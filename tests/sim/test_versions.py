@@ -22,7 +22,7 @@ from tests.sim.versions import cluster_scenario, scenario
 
 BATCHES = 4
 SHARE, CLUSTER_SHARE = 4, 16  # of the seeds of the other worlds
-MUTANT_SEEDS = 100
+MUTANT_SEEDS = 300
 
 
 @pytest.mark.sim
