@@ -15,6 +15,7 @@ from cluster.topology.formation import form_sets
 from cluster.transport.base import PeerDownError
 from tests.sim.nasty import LossyFace, Nasty
 from tests.sim.network import LinkSettings, SimNetwork, SimTransport
+from tests.sim.oracle import Oracle
 from tests.sim.run import Calendar, SimRuntime
 from tests.sim.workload import Habits
 from tests.sim.world import World
@@ -42,9 +43,11 @@ class Process:
             Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000),
             drift=world.rng.choice([0, 0, 0.01, -0.01]), calendar=world.calendar,
         )  # fmt: skip
-        own = {d.drive_id: LocalFace(d, self.died) for d in world.faces if world.node_of(d) == node}
+        self.own = {
+            d.drive_id: LocalFace(d, self.died) for d in world.hosted if world.node_of(d) == node
+        }
         self.core = Core(
-            node, world.layout, own=lambda: own, transport=ProcessTransport(self), runtime=self.runtime,
+            node, world.layout, own=lambda: self.own, transport=ProcessTransport(self), runtime=self.runtime,
             nursery=nursery, settings=world.settings,
         )  # fmt: skip
         self.store, self.peers = self.core.store, self.core.peers
@@ -60,7 +63,7 @@ class Process:
         # Whoever waits in this life still has to be told that time is up.
         self.world._nursery.start_soon(self.core.table.run)
         self.world.network.crash(self.node)
-        for drive in self.world.drives:
+        for drive in self.world.hosted:
             if self.world.node_of(drive) == self.node:
                 drive.crash()
 
@@ -134,6 +137,8 @@ class LocalStage:
 class ClusterWorld(World):
     """The nodes, their drives, the network, and what clients saw."""
 
+    collects_orphans = True
+
     def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
         self.rng, self.trace, self._nursery = rng, trace, nursery
         self.calendar = Calendar()
@@ -147,10 +152,12 @@ class ClusterWorld(World):
             )
             for i in range(PROFILE.n)
         ]  # fmt: skip
-        self.faces = [
-            LossyFace(mutate(drive) if mutate else drive, rng, self.nasty.drop_replies)
-            for drive in self.drives
+        self.oracle = Oracle()
+        watched = [
+            self.oracle.watch(mutate(drive) if mutate else drive, drive) for drive in self.drives
         ]
+        self.faces = [LossyFace(drive, rng, self.nasty.drop_replies) for drive in watched]
+        self.hosted = list(self.faces)  # also those that have no place in the layout
         sets = form_sets(
             [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.drives)], PROFILE
         )
@@ -169,6 +176,7 @@ class ClusterWorld(World):
             rng, PROFILE.k, self.nasty.block, self.nasty.chunk, (0, 0.001, 0.01, 0.1, 0.5)
         )
         self.clients = self.make_clients(rng, trace, habits)
+        self.clients.acknowledged = self.oracle.acknowledged
         self.processes: dict[NodeId, Process] = {}
         for node in NODES:
             self.start(node)
@@ -196,7 +204,11 @@ class ClusterWorld(World):
         """One client, whose every turn goes through another node."""
         for _ in range(self.clients.habits.turns):
             await trio.sleep(self.rng.choice(self.clients.habits.pauses))
-            await self.through(self.rng.choice(NODES), name)
+            await self.through(self.pick(), name)
+
+    def pick(self) -> NodeId:
+        """Whom a client asks next."""
+        return self.rng.choice(NODES)
 
     async def through(self, node: NodeId, name: str) -> None:
         """One turn; when the node dies under it, the outcome of what it does is unknown."""
@@ -310,6 +322,7 @@ async def scenario(rng, trace, *, mutate=None):
             async with trio.open_nursery() as around:
                 around.start_soon(world.chaos)
                 around.start_soon(world.collect)
+                around.start_soon(world.look)
                 around.start_soon(world.pass_days)
                 async with trio.open_nursery() as clients:
                     for number in range(world.clients.habits.clients):

@@ -9,6 +9,7 @@ from cluster.core import CoreSettings
 from cluster.drives import dead_buckets, group_commit, group_read, roll_up, rpc_messages
 from cluster.drives.remote_node import PeerSettings
 from cluster.drives.server import ServerSettings
+from cluster.healing.settings import HealingSettings
 from cluster.layout import BLOCK_BYTES, CHUNK_BYTES
 from cluster.metadata import scan
 from cluster.metadata.commit import TableSettings
@@ -56,7 +57,24 @@ class Nasty:
 
         block, chunk = turn("shape", (8192, 65_536), (BLOCK_BYTES, CHUNK_BYTES), (8192, 1))
         ttl_ms = turn("op_ttl", OP_TTL_MS, 2_000, 5_000)
+        limits = Limits(
+            op_ttl_ms=ttl_ms,
+            max_put_ms=turn("max_put", MAX_PUT_MS, 5_000, 20_000),
+            ceiling_lease_ms=turn("ceiling", 1000, 0, 50),
+            promises_kept=turn("promises", 65_536, 1, 3),
+        )
+        healing = HealingSettings(
+            limits=limits,
+            purge_margin_ms=1_000,
+            rows=turn("healing_rows", 256, 1, 3),
+            at_once=turn("healing_at_once", 16, 1),
+            steward_seconds=0.5,
+            catch_up_seconds=turn("catch_up", 1.0, 0.1),
+            forget_seconds=turn("forget", 2.0, 0.1),
+            round_seconds=1.0,
+        )
         core = CoreSettings(
+            healing=healing,
             table=TableSettings(
                 round_seconds=turn("round", round_seconds, 0.1),
                 hedge_seconds=turn("hedge", hedge_seconds, 0.0, 1.0),
@@ -90,12 +108,7 @@ class Nasty:
         )
         return cls(
             core=core,
-            limits=Limits(
-                op_ttl_ms=ttl_ms,
-                max_put_ms=turn("max_put", MAX_PUT_MS, 5_000),
-                ceiling_lease_ms=turn("ceiling", 1000, 0, 50),
-                promises_kept=turn("promises", 65_536, 1, 3),
-            ),
+            limits=limits,
             block=block,
             chunk=chunk,
             grace_ms=turn("grace", grace_ms, 0),

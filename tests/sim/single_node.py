@@ -16,6 +16,7 @@ from cluster.quorum import Quorum
 from cluster.register.records import decode_state
 from cluster.topology.formation import form_sets
 from tests.sim.nasty import LossyFace, Nasty
+from tests.sim.oracle import Oracle
 from tests.sim.run import Calendar, SimRuntime
 from tests.sim.workload import Habits
 from tests.sim.world import World, is_hurt
@@ -48,10 +49,11 @@ class SingleNode(World):
             )
             for i in range(profile.n)
         ]
-        self.faces = [
-            LossyFace(mutate(drive) if mutate else drive, rng, self.nasty.drop_replies)
-            for drive in self.drives
+        self.oracle = Oracle()
+        watched = [
+            self.oracle.watch(mutate(drive) if mutate else drive, drive) for drive in self.drives
         ]
+        self.faces = [LossyFace(drive, rng, self.nasty.drop_replies) for drive in watched]
         sets = form_sets(
             [(d.drive_id, NodeId(1), 0, i) for i, d in enumerate(self.drives)], profile
         )
@@ -64,6 +66,7 @@ class SingleNode(World):
             rng, profile.k, self.nasty.block, self.nasty.chunk, (0, 0.001, 0.01, 0.1)
         )
         self.clients = self.make_clients(rng, trace, habits)
+        self.clients.acknowledged = self.oracle.acknowledged
 
     def coordinator(self, nursery):
         """A store of its own over the same drives: several proposers, as several nodes would be."""
@@ -133,6 +136,7 @@ class SingleNode(World):
                 drive.faults.full = True
             case "rot" | "misdirect":
                 drive.damaged = getattr(drive.platter, fault)(rng)
+                self.oracle.damaged(drive)
             case "row":
                 drive.damaged = drive.platter.corrupt_row(rng)
         return True
@@ -158,6 +162,7 @@ async def scenario(rng, trace, *, mutate=None):
             async with trio.open_nursery() as around:
                 around.start_soon(world.chaos)
                 around.start_soon(world.collect)
+                around.start_soon(world.look)
                 around.start_soon(world.pass_days)
                 async with trio.open_nursery() as clients:
                     for number in range(world.clients.habits.clients):

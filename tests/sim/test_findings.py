@@ -2,13 +2,20 @@
 
 import pytest
 import trio
+import trio.testing
 
+from cluster.clock import Ballot
+from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import ClusterError
+from cluster.ids import DriveId
 from cluster.objects.model import PutRequest, Seal
-from tests.sim.run import simulate
+from cluster.register.keys import system_row
+from cluster.register.messages import Failed, Prepare, Query
+from tests.sim.run import SimRuntime, simulate
 from tests.sim.single_node import SingleNode
 
 pytestmark = pytest.mark.sim
+ROW, BALLOT = system_row(b"x"), Ballot(1, 0, 1)
 
 
 def test_drives_that_break_under_a_body_fail_the_put_and_nothing_else():
@@ -40,3 +47,22 @@ def test_drives_that_break_under_a_body_fail_the_put_and_nothing_else():
 
     for seed in range(20, 50):
         simulate(main, seed=seed)
+
+
+def test_a_drive_that_failed_while_a_row_was_read_has_no_vote():
+    """What it had made durable before is not wrong, but nobody may count on it any more (I12, I14)."""
+
+    async def main(rng, trace):
+        async with trio.open_nursery() as nursery:
+            drive = MemoryDrive(DriveId(bytes(16)), SimRuntime(rng), nursery)
+            replies = []
+            drive.submit(Query(row=ROW, epoch=1, bucket_epoch=0), replies.append)
+            drive.submit(Prepare(row=ROW, ballot=BALLOT, epoch=1, bucket_epoch=0), replies.append)
+            await trio.testing.wait_all_tasks_blocked()
+            drive.fail("broken")
+            await trio.sleep(1)
+            assert len(replies) == 2
+            assert all(isinstance(reply, Failed) for reply in replies), replies
+            nursery.cancel_scope.cancel()
+
+    simulate(main, seed=1)

@@ -20,6 +20,15 @@ class World:
     """Drives, clients, and what both say. A subclass makes `rng`, `trace`, `drives`, `calendar` and `clients`."""
 
     make_clients = Workload
+    collects_orphans = (
+        False  # whether anybody looks for what was staged or superseded and then forgotten
+    )
+
+    async def look(self):
+        """The oracle, every now and then."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.5, 3))
+            self.oracle.look()
 
     def calm(self):
         """Nothing is broken any more, but for what is broken for good."""
@@ -72,6 +81,23 @@ class World:
         await self.use_everything(store)
         self.check_history()
         self.check_storage()
+        if self.collects_orphans and self.rng.random() < 0.3:
+            await self.check_space()
+
+    async def check_space(self):
+        """When every grace is over, nothing is left that nobody refers to."""
+        self.calendar.leap(100)
+        left = []
+        for _ in range(20):
+            await trio.sleep(2)
+            for drive in self.drives:
+                with contextlib.suppress(DriveError):
+                    await drive.collect()
+            left = self.oracle.unreferenced()
+            if not left:
+                return
+            self.calendar.leap(0.1)
+        raise ViolationError(f"space: nobody refers to {left}")
 
     async def use_everything(self, store):
         """Each kind of operation once more, with nothing broken."""
@@ -122,7 +148,8 @@ class World:
         clients.check_uploads()
 
     def check_storage(self):
-        """Enough shards of every chosen version are left, but for deleted buckets."""
+        """The oracle's last word; and enough shards of every chosen version are left, but for deleted buckets."""
+        self.oracle.look()
         dead = {
             bucket for d in self.drives for bucket in d.platter.index.control().dead
         }  # their rows go from one drive after the other
