@@ -13,7 +13,6 @@ from cluster.layout import Layout
 from cluster.metadata.table import Table
 from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
-from cluster.register.records import decode_state
 from cluster.topology.formation import form_sets
 from tests.sim.nasty import LossyFace, Nasty
 from tests.sim.oracle import Oracle
@@ -140,16 +139,6 @@ class SingleNode(World):
             case "row":
                 drive.damaged = drive.platter.corrupt_row(rng)
         return True
-
-    def owes(self, drive):
-        """Whether it missed a shard while it was away: nothing repairs it here, so it cannot be counted on."""
-        position = self.drives.index(drive)
-        return any(
-            not drive.platter.holds(part.data_id, position)
-            for head in self.newest().values()
-            for version in decode_state(head.state).versions
-            for part in version.parts
-        )
 
 
 async def scenario(rng, trace, *, mutate=None):

@@ -20,6 +20,7 @@ class World:
     """Drives, clients, and what both say. A subclass makes `rng`, `trace`, `drives`, `calendar` and `clients`."""
 
     make_clients = Workload
+    has_fixed_drives = True  # what was on a drive is there still: the oracle may look
     collects_orphans = (
         False  # whether anybody looks for what was staged or superseded and then forgotten
     )
@@ -73,6 +74,16 @@ class World:
             return any(row[17:33] == upload.upload_id for upload in uploads)
 
         return {row: head for row, head in best.items() if not is_part(row) or is_open(row)}
+
+    def owes(self, drive):
+        """Whether it missed a shard while it was away: nothing repairs it here, so it cannot be counted on."""
+        position = self.drives.index(drive)
+        return any(
+            not drive.platter.holds(part.data_id, position)
+            for head in self.newest().values()
+            for version in decode_state(head.state).versions
+            for part in version.parts
+        )
 
     # -- what must hold afterwards
 
@@ -149,7 +160,8 @@ class World:
 
     def check_storage(self):
         """The oracle's last word; and enough shards of every chosen version are left, but for deleted buckets."""
-        self.oracle.look()
+        if self.has_fixed_drives:
+            self.oracle.look()
         dead = {
             bucket for d in self.drives for bucket in d.platter.index.control().dead
         }  # their rows go from one drive after the other
