@@ -13,7 +13,9 @@ from cluster.errors import (
     NotFoundError,
     OutcomeUnknownError,
     PreconditionError,
+    QuorumError,
 )
+from cluster.objects import buckets
 from cluster.objects.model import Bucket, PartChoice, Seal
 from cluster.objects.standing import while_standing
 from cluster.register.mutations import Absent, ValidatorIn
@@ -268,3 +270,29 @@ async def test_a_bucket_whose_deletion_is_refused_again_and_again_is_there(tmp_p
             await store.delete_bucket(bucket)
         assert await while_standing(bucket, read, renew) == len(b"kept")
         assert refused == 3
+
+
+async def test_who_finishes_a_deletion_that_others_have_finished_and_begun_anew_finds_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(tmp_path) as local:
+        store, fence_set = local.store, buckets.fence_set
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+
+        async def out_of_reach(*args: Any) -> Any:
+            raise QuorumError(4, 0)
+
+        async def overtaken(*args: Any) -> Any:
+            monkeypatch.undo()
+            fenced = await fence_set(*args)
+            for _ in range(2):
+                with pytest.raises(NotEmptyError):
+                    await store.delete_bucket(bucket)
+            return fenced
+
+        monkeypatch.setattr(buckets, "fence_set", out_of_reach)
+        with pytest.raises(QuorumError):
+            await store.delete_bucket(bucket)
+        monkeypatch.setattr(buckets, "fence_set", overtaken)
+        assert (await store.get_bucket("bucket")).bucket_id == bucket.bucket_id
