@@ -87,6 +87,8 @@ class Round:
         """Until enough was heard; False: `seconds` have passed first. Not cancellable while `shielded` is set."""
         if self._done:
             return True
+        if self._watch.is_over:
+            return False  # nobody would end it: the node stops
         self._late = False
         self.deadline = trio.current_time() + seconds
         self._watch.add(self)
@@ -112,6 +114,7 @@ class Watch:
         self._rounds: dict[Round, None] = {}
         self._later: deque[tuple[float, Callable[[], None]]] = deque()
         self._wanted = trio.Event()
+        self.is_over = False  # `run` was cancelled: all rounds are late from now on
 
     def add(self, waiting: Round) -> None:
         """Watch a round until it is discarded."""
@@ -128,7 +131,15 @@ class Watch:
         self._later.append((trio.current_time() + seconds, call))
 
     async def run(self) -> None:
-        """Look at every round each tick; sleep for good while there is none."""
+        """Look at every round each tick; sleep for good while there is none. At the end all that wait are let go."""
+        try:
+            await self._look()
+        finally:
+            self.is_over = True
+            for waiting in list(self._rounds):
+                waiting.expire()
+
+    async def _look(self) -> None:
         while True:
             if not self._rounds and not self._later:
                 self._wanted = trio.Event()

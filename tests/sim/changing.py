@@ -114,9 +114,12 @@ class ChangingWorld(ClusterWorld):
     def is_whole(self):
         """Whether nothing is owed and nothing under way: only then may a drive be lost for good."""
         positions = self.newest_layout.sets[0].positions
-        return all(
-            p.voting and p.data_complete and p.learner is None for p in positions
-        ) and not any(self.owes(drive) for drive in self.drives)
+        present = {drive.drive_id for drive in self.hosted}
+        settled = all(
+            p.drive in present and p.voting and p.data_complete and p.learner is None
+            for p in positions
+        )
+        return settled and not any(self.owes(drive) for drive in self.drives)
 
     async def operate(self):
         """Change after change."""
@@ -143,7 +146,10 @@ class ChangingWorld(ClusterWorld):
     async def replace(self, place, position):
         """The drive is dead, or only seems so; the new one is in its node, or in another."""
         old = self.drives[place.position]
-        is_dead = self.rng.random() < 0.5
+        layout = self.newest_layout
+        alone = [seats for seats in (layout.system, layout.system_next) if len(seats) == 1]
+        # A system set of one drive survives nothing, which is the operator's choice.
+        is_dead = self.rng.random() < 0.5 and all(s.drive != old.drive_id for (s,) in alone)
         self.trace.say("lost", place.position, "dead" if is_dead else "alive")
         if is_dead:
             self.discard(old)
@@ -216,13 +222,20 @@ class ChangingWorld(ClusterWorld):
                     break
                 await trio.sleep(0.5)
             while any(  # noqa: ASYNC110 - a simulator may poll
-                face.layout.epoch != layout.epoch
+                face.layout.epoch != self.newest_layout.epoch
                 for node in layout.nodes
                 for face in self.processes[node.node].own.values()
             ):
                 await trio.sleep(0.5)
             return
-        raise ViolationError(f"the layout does not come to rest: {self.newest_layout}")
+        owing = [p for p, drive in enumerate(self.drives) if self.owes(drive)]
+        epochs = {
+            node: [face.layout.epoch for face in process.own.values()]
+            for node, process in self.processes.items()
+        }
+        raise ViolationError(
+            f"the layout does not come to rest: {owing=}, {epochs=}, {self.newest_layout}"
+        )
 
     def pick(self):
         """A node for a client: a guest that has left serves nothing, and must not pretend to."""
