@@ -72,6 +72,7 @@ NEEDS: Mapping[str, _Row] = {
     "GetBucketLocation": _bucket("s3:GetBucketLocation"),
     "GetBucketAcl": _bucket("s3:GetBucketAcl"),
     "GetBucketVersioning": _bucket("s3:GetBucketVersioning"),
+    "PutBucketVersioning": _bucket("s3:PutBucketVersioning"),
     "GetBucketAccelerateConfiguration": _bucket("s3:GetAccelerateConfiguration"),
     "GetBucketLogging": _bucket("s3:GetBucketLogging"),
     "GetBucketNotificationConfiguration": _bucket("s3:GetBucketNotification"),
