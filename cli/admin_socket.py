@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import msgspec
 import trio
 
+from cli import access_calls
 from cluster import admin
-from cluster.errors import NotFoundError, UnavailableError
+from cluster.errors import ConfigError, ExistsError, NotFoundError, QuorumError, UnavailableError
 from cluster.node import Node
 from s3.messages import RequestBody, RequestHead, Response
 
 NAME = "admin.sock"
+_MAX_ARGUMENTS = 128 * 1024  # a policy, with room for its escapes
 
 
 class AdminHandler:
@@ -31,9 +34,11 @@ class AdminHandler:
 
     async def handle(self, head: RequestHead, body: RequestBody) -> Response:
         """See s3.messages.Handler."""
-        del body
         query = {name: values[0] for name, values in parse_qs(head.query.decode()).items()}
         try:
+            call = access_calls.CALLS.get((head.method, head.path))
+            if call is not None:
+                return _json(200, await call(self._node, query | await _arguments(body)))
             if head.method == "GET" and head.path == b"/cluster/status":
                 return _json(200, await admin.cluster_status(self._node))
             if head.method == "GET" and head.path == b"/object":
@@ -45,6 +50,13 @@ class AdminHandler:
                 )
         except NotFoundError as error:
             return _json(404, {"error": str(error)})
+        except ConfigError as error:
+            return _json(400, {"error": str(error)})
+        except ExistsError as error:
+            return _json(409, {"error": str(error)})
+        except QuorumError as error:
+            changed = "; nothing was changed" if head.method == "POST" else ""
+            return _json(503, {"error": f"{error}{changed}"})
         except UnavailableError as error:
             return _json(503, {"error": str(error)})
         except Exception as error:  # noqa: BLE001 - one question of an operator must not end the node
@@ -55,6 +67,19 @@ class AdminHandler:
         """See s3.messages.Handler."""
         del remote, code
         return _json(status, {"error": message})
+
+
+async def _arguments(body: RequestBody) -> dict[str, str]:
+    """What a command sends along. Raises ConfigError."""
+    data, buffer = b"", bytearray(16 * 1024)
+    while count := await body.readinto(memoryview(buffer)):
+        data += buffer[:count]
+        if len(data) > _MAX_ARGUMENTS:
+            raise ConfigError(f"more than {_MAX_ARGUMENTS} bytes cannot be taken")
+    try:
+        return msgspec.json.decode(data, type=dict[str, str]) if data else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the arguments cannot be read: {error}") from error
 
 
 def _json(status: int, content: Any) -> Response:
@@ -109,9 +134,18 @@ class _UnixConnection(http.client.HTTPConnection):
 def ask(folder: Path, path: str, **query: str) -> Any:
     """Ask the node of a state folder. Raises OSError where none answers, AdminError where it says no."""
     text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    return _exchange(folder, "GET", f"{path}?{text}" if text else path, None)
+
+
+def tell(folder: Path, path: str, **arguments: str) -> Any:
+    """Have the node of a state folder change something. Raises like `ask`."""
+    return _exchange(folder, "POST", path, json.dumps(arguments))
+
+
+def _exchange(folder: Path, method: str, target: str, body: str | None) -> Any:
     connection = _UnixConnection(folder)
     try:
-        connection.request("GET", f"{path}?{text}" if text else path)
+        connection.request(method, target, body)
         answer = connection.getresponse()
         content = json.loads(answer.read())
     finally:

@@ -1,24 +1,17 @@
 """The storectl command line."""
 
-import json
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import trio
 
-from cli import admin_socket, exits, render
+from cli import access_commands, exits, render
+from cli.asking import JSON, STATE, ask, fail, show
 from cli.serve import serve
 from cluster.config import describe, load_config
 from cluster.errors import ConfigError, UnavailableError
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    print(f"storectl: {message}", file=sys.stderr)
-    sys.exit(status)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,9 +19,13 @@ def _fail(message: str, status: int) -> NoReturn:
 def main() -> None:
     """An S3-compatible object store that runs as a cluster of equal peers.
 
-    Exit statuses: 0 done, 1 failed, 2 wrong command line, 3 a setting, folder or key cannot be used,
+    Exit statuses: 0 done, 1 failed, 2 wrong command line, 3 a setting, folder, key or policy cannot be used,
     4 no node answers, 5 not found, 6 quorum lost.
     """
+
+
+for _group in (access_commands.user, access_commands.key, access_commands.policy):
+    main.add_command(_group)
 
 
 @main.group()
@@ -38,15 +35,6 @@ def node() -> None:
 
 _CONFIG = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
-)
-_STATE = click.option(
-    "--state",
-    envvar="STORECTL_STATE",
-    type=click.Path(path_type=Path),
-    help="The node's state folder (or STORECTL_STATE).",
-)
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="For scripts: JSON on standard output."
 )
 
 
@@ -60,7 +48,7 @@ _JSON = click.option(
 @click.option(
     "--listen", metavar="HOST:PORT", help="Address of the S3 listener; port 0 takes a free one."
 )
-@_STATE
+@STATE
 @click.option("--erasure", metavar="K+M", help="Data and parity shards, for example 4+2.")
 @_CONFIG
 def node_start(
@@ -80,11 +68,11 @@ def node_start(
     try:
         trio.run(serve, load_config(config_file, os.environ, flags))
     except* ConfigError as group:
-        _fail(_first(group), exits.CONFIG)
+        fail(_first(group), exits.CONFIG)
     except* UnavailableError as group:
-        _fail(f"the store cannot be opened: {_first(group)}", exits.UNAVAILABLE)
+        fail(f"the store cannot be opened: {_first(group)}", exits.UNAVAILABLE)
     except* OSError as group:
-        _fail(_first(group), exits.FAILED)
+        fail(_first(group), exits.FAILED)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> str:
@@ -94,38 +82,17 @@ def _first(group: BaseExceptionGroup[Any]) -> str:
     return str(error)
 
 
-def _ask(state: Path | None, path: str, **query: str) -> Any:
-    if state is None:
-        _fail("name the node by --state DIR or STORECTL_STATE", exits.USAGE)
-    try:
-        return admin_socket.ask(state, path, **query)
-    except admin_socket.AdminError as error:
-        _fail(
-            str(error),
-            {404: exits.NOT_FOUND, 503: exits.UNAVAILABLE}.get(error.status, exits.FAILED),
-        )
-    except (OSError, ValueError) as error:
-        _fail(f"no node answers at {state}: {error}", exits.UNREACHABLE)
-
-
-def _show(content: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(content, indent=2))
-    else:
-        show(content)
-
-
 @main.group("cluster")
 def cluster_group() -> None:
     """Look at the cluster."""
 
 
 @cluster_group.command("status")
-@_STATE
-@_JSON
+@STATE
+@JSON
 def cluster_status(*, state: Path | None, as_json: bool) -> None:
     """Drives, sets, what the layout tolerates, heal debt, warnings."""
-    _show(_ask(state, "/cluster/status"), render.cluster_status, as_json=as_json)
+    show(ask(state, "/cluster/status"), render.cluster_status, as_json=as_json)
 
 
 @main.group("object")
@@ -136,11 +103,11 @@ def object_group() -> None:
 @object_group.command("inspect")
 @click.argument("bucket")
 @click.argument("key")
-@_STATE
-@_JSON
+@STATE
+@JSON
 def object_inspect(*, bucket: str, key: str, state: Path | None, as_json: bool) -> None:
     """The record of a key, its placement, and the state of each shard."""
-    _show(_ask(state, "/object", bucket=bucket, key=key), render.object_inspect, as_json=as_json)
+    show(ask(state, "/object", bucket=bucket, key=key), render.object_inspect, as_json=as_json)
 
 
 @main.group("config")
@@ -150,18 +117,18 @@ def config_group() -> None:
 
 @config_group.command("show")
 @_CONFIG
-@_JSON
-def config_show(*, config_file: Path | None, as_json: bool) -> None:
+@JSON
+def configshow(*, config_file: Path | None, as_json: bool) -> None:
     """Every setting: its value, default and meaning."""
     try:
         config = load_config(config_file, os.environ, {})
     except ConfigError as error:
-        _fail(str(error), exits.CONFIG)
+        fail(str(error), exits.CONFIG)
     rows = [
         {"name": name, "value": value, "default": default, "meaning": text}
         for (name, default, text), value in zip(describe(), render.values(config), strict=True)
     ]
-    _show(rows, render.settings, as_json=as_json)
+    show(rows, render.settings, as_json=as_json)
 
 
 @config_group.command("check")
@@ -172,7 +139,7 @@ def config_check(config_file: Path | None) -> None:
         config = load_config(config_file, os.environ, {})
         _ = config.address
     except ConfigError as error:
-        _fail(str(error), exits.CONFIG)
+        fail(str(error), exits.CONFIG)
     print("the configuration is fine")
 
 

@@ -1,5 +1,6 @@
 """What people see: tables by rich, from the same data that scripts get as JSON."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -87,6 +88,45 @@ def object_inspect(found: dict[str, Any]) -> None:
                 shard["state"],
             )
         console.print(shards)
+
+
+def users(rows: list[dict[str, Any]]) -> None:
+    """`storectl user list`."""
+    table = _table("user", "state", "policies", "created")
+    for row in rows:
+        table.add_row(row["user"], _state(row), ", ".join(row["policies"]), _day(row["created_ms"]))
+    Console(highlight=False).print(table)
+
+
+def keys(rows: list[dict[str, Any]]) -> None:
+    """`storectl key list`."""
+    table = _table("access key", "user", "state", "created")
+    for row in rows:
+        table.add_row(row["access_key"], row["user"], _state(row), _day(row["created_ms"]))
+    Console(highlight=False).print(table)
+
+
+def new_key(pair: dict[str, Any]) -> None:
+    """`storectl key create`."""
+    print(f"access key  {pair['access_key']}")
+    print(f"secret key  {pair['secret_key']}")
+    print("The secret is not shown again: keep it.")
+
+
+def policies(rows: list[dict[str, Any]]) -> None:
+    """`storectl policy list`."""
+    table = _table("policy", "")
+    for row in rows:
+        table.add_row(row["policy"], "built in" if row["built_in"] else "")
+    Console(highlight=False).print(table)
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "[red]disabled[/red]" if row["disabled"] else "active"
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def settings(rows: list[dict[str, Any]]) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import trio
 
 from cli import admin_socket
+from cli.credentials import NodeCredentials
 from cli.log import Log
 from cli.machine import Machine, calm_collector, deadline, share_arenas
 from cluster.config import Config, expand_drives
 from cluster.node import Node, open_node, state_folder
-from s3.errors import S3Error
 from s3.gateway import Gateway, GatewaySettings
-from s3.request import Context, Identity
+from s3.request import Context
 from s3.server import HttpServer, ServerSettings, bound_port, open_listeners
 
 ENDPOINT_FILE = "endpoint.json"
@@ -59,18 +59,10 @@ async def serve(config: Config) -> None:
 
 
 def _gateway(config: Config, node: Node, machine: Machine, log: Log) -> Gateway:
-    def identities(access_key: str) -> tuple[Identity, str] | None:
-        pair = node.root_key
-        if pair is None:
-            raise S3Error("ServiceUnavailable", headers=((b"Retry-After", b"5"),))
-        if access_key != pair.access_key:
-            return None
-        return Identity(access_key=access_key, owner="root"), pair.secret_key
-
     return Gateway(
         Context(objects=node.store, region=config.region, now=machine.now),
         settings=GatewaySettings(region=config.region, base_domains=config.domains),
-        identities=identities,
+        credentials=NodeCredentials(node),
         ready=node.ready,
         rng=random.Random(machine.rng.getrandbits(64)),  # noqa: S311 - ids, no secrets
         emit=log,

@@ -54,6 +54,17 @@ class Config:
     stop_seconds: float = _setting(
         "s3.stop_seconds", 20.0, "requests in flight get that long when the node stops"
     )
+    ack: str = _setting(
+        "write.ack",
+        "shards",
+        "when a PUT is acknowledged: shards (k+1 are durable), or node, which waits up to a second more until "
+        "the loss of any one node leaves k",
+    )
+    outage_seconds: float = _setting(
+        "access.outage_seconds",
+        60.0,
+        "known access keys of users are let in that long while too few drives answer to check them",
+    )
     buffer_mib: int = _setting("memory.buffer_mib", 96, "chunk buffers of all requests together")
     row_cache_mib: int = _setting(
         "memory.row_cache_mib", 8, "cached records of each drive; 0: none"
@@ -75,6 +86,7 @@ class Config:
     )
 
     def __attrs_post_init__(self) -> None:
+        _one_of("write.ack", self.ack, "shards", "node")
         _one_of("log.format", self.log_format, "human", "json")
         _one_of("log.requests", self.log_requests, "none", "errors", "all")
         for field in attrs.fields(Config):

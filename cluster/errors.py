@@ -52,7 +52,7 @@ class StorageFullError(ClusterError):
 
 
 class NotFoundError(ClusterError):
-    """What was named does not exist; `kind` is "bucket", "key", "version", "upload" or "part"."""
+    """What was named does not exist; `kind` is "bucket", "key", "version", "upload", "part", "user", "access key" or "policy"."""
 
     def __init__(self, kind: str, name: str = "") -> None:
         super().__init__(f"no such {kind}" + (f": {name}" if name else ""))

@@ -26,7 +26,7 @@ MAX_EPOCH = (1 << 48) - 1
 DRIVE_ID_BYTES = 16
 FINGERPRINT_BYTES = 32
 SYSTEM_SIZES = (1, 3, 5, 7)
-NAMED_SEATS = -1  # as `system_set`: the system registers lie on the drives named in `system`
+SYSTEM = -1  # instead of a set's id: the registers of the cluster itself; as `system_set`: they lie on drives that are named
 
 
 class LayoutError(ClusterError):
@@ -101,7 +101,7 @@ class Layout(_Document, frozen=True):
     cluster: ClusterId
     nodes: tuple[Node, ...]
     sets: tuple[ErasureSet, ...]
-    system_set: int  # the set whose drives hold the system registers, or NAMED_SEATS
+    system_set: int  # the set whose drives hold the system registers, or SYSTEM
     k: int
     m: int
     codec: str  # identity of the code: matrix and word size
@@ -127,7 +127,7 @@ class Layout(_Document, frozen=True):
     @property
     def system_seats(self) -> tuple[Seat, ...]:
         """The drives that hold the system registers and are in force (not those of a change under way)."""
-        if self.system_set == NAMED_SEATS:
+        if self.system_set == SYSTEM:
             return self.system
         return tuple(p.seat for p in self.erasure_set(self.system_set).positions)
 
@@ -246,7 +246,7 @@ def _check_pools(layout: Layout) -> None:
 
 
 def _check_system(layout: Layout) -> None:
-    if layout.system_set == NAMED_SEATS:
+    if layout.system_set == SYSTEM:
         _check(len(layout.system) in SYSTEM_SIZES, f"{len(layout.system)} system drives")
     else:
         _check(0 <= layout.system_set < len(layout.sets), f"system set {layout.system_set}")
@@ -259,6 +259,6 @@ def _check_system(layout: Layout) -> None:
     changing = bool(following or leaving)
     _check(not (following and leaving), "two changes of the system set at once")
     _check(not following or len(following) in SYSTEM_SIZES, "the next system set's size")
-    _check(not leaving or layout.system_set == NAMED_SEATS, "the system set that was left")
+    _check(not leaving or layout.system_set == SYSTEM, "the system set that was left")
     _check(changing == (layout.system_since > 0), "the beginning of the system set's change")
     _check(layout.system_since <= layout.epoch, f"system set since epoch {layout.system_since}")

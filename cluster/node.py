@@ -10,8 +10,11 @@ import attrs
 import trio
 
 from cluster import secrets
-from cluster.clock import HybridClock
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
 from cluster.config import Config, expand_drives
+from cluster.core import Core, CoreSettings, NoTransport
 from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, carry_out, decide, finish, heal_copies, inspect
@@ -20,10 +23,10 @@ from cluster.drives.seats import Seats, open_seats
 from cluster.erasure.codec import CODEC, codec_for
 from cluster.erasure.profile import parse_profile
 from cluster.errors import ConfigError, QuorumError
-from cluster.layout import Layout, Node as LayoutNode, decode_layout, encode_layout
+from cluster.layout import Layout, Node as LayoutNode
 from cluster.metadata.table import Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.context import ObjectSettings
-from cluster.objects.store import ObjectStore
 from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
 from cluster.runtime import Runtime
@@ -48,21 +51,33 @@ class Node:
         self,
         plan: Plan,
         seats: Seats,
-        layout: Layout,
-        table: Table,
-        store: ObjectStore,
+        core: Core,
     ) -> None:
         self.plan = plan
         self.seats = seats
-        self.layout = layout
-        self.table = table
-        self.store = store
+        self.core = core
+        self.table, self.store = core.table, core.store
         self.root_key: secrets.KeyPair | None = None  # None: too few drives answer to read it
 
     @property
     def drives(self) -> Sequence[Drive]:
         """All drives of the node, in the order in which they were formatted."""
         return self.seats.drives
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who holds an access key."""
+        return self.core.credentials
+
+    @property
+    def directory(self) -> Directory:
+        """Users, access keys and policies."""
+        return self.core.directory
+
+    @property
+    def layout(self) -> Layout:
+        """In force."""
+        return self.core.layout
 
     @property
     def tolerance(self) -> Tolerance:
@@ -120,17 +135,13 @@ async def open_node(
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        layout = _first_layout(plan, config)
-        clock = HybridClock(runtime.wall_ms, runtime.rng.getrandbits(64))
-        table = Table(
-            drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime
-        )
-        nursery.start_soon(table.run)
-        store = ObjectStore(
-            table=table, drives_of=seats.drives_of, layout=lambda: layout, clock=clock, runtime=runtime,
-            node_id=plan.node, nursery=nursery, settings=ObjectSettings(buffer_budget=config.buffer_mib << 20),
+        core = Core(
+            plan.node, _first_layout(plan, config), own=lambda: seats.by_id, transport=NoTransport(),
+            runtime=runtime, nursery=nursery, settings=_core_settings(config),
         )  # fmt: skip
-        node = Node(plan, seats, layout, table, store)
+        await core.agreement.open()
+        nursery.start_soon(core.run)
+        node = Node(plan, seats, core)
         come_up = partial(_come_up, node, state, runtime, environment, files)
         try:
             await come_up()
@@ -146,9 +157,10 @@ async def _come_up(
     node: Node, state: Path, runtime: Runtime, environment: Mapping[str, str], files: FileOps
 ) -> None:
     """Agree on the layout, read or make the keys. Raises ConfigError, QuorumError."""
-    is_new = await _agree_on_layout(node.table, node.layout, may_create=node.plan.forming)
+    is_new = await _agree_on_layout(node.core, node.plan)
     root_key = await _root_key(node.table, state, runtime, environment, is_new=is_new)
     await runtime.offload(partial(finish, node.plan, files))
+    node.core.vault.open(secrets.sealing_key(state, runtime.rng, may_create=False))
     node.root_key = root_key
 
 
@@ -191,6 +203,17 @@ def _drive_settings(config: Config) -> DriveSettings:
     )
 
 
+def _core_settings(config: Config) -> CoreSettings:
+    return CoreSettings(
+        objects=_object_settings(config), access=LeaseSettings(outage=config.outage_seconds)
+    )
+
+
+def _object_settings(config: Config) -> ObjectSettings:
+    ack: AckPolicy = "node" if config.ack == "node" else "shards"
+    return ObjectSettings(ack=ack, buffer_budget=config.buffer_mib << 20)
+
+
 def _first_layout(plan: Plan, config: Config) -> Layout:
     profile = parse_profile(plan.code)
     members = [seat.member for seat in plan.seats]
@@ -206,27 +229,29 @@ def _first_layout(plan: Plan, config: Config) -> Layout:
     )
 
 
-async def _agree_on_layout(table: Table, layout: Layout, *, may_create: bool) -> bool:
+async def _agree_on_layout(core: Core, plan: Plan) -> bool:
     """Write the layout's register at a first start; True: this was one. Raises ConfigError for another code."""
-    known = await table.read_document(agreement.DOCUMENT)
-    if known is None and not may_create:
-        raise ConfigError(
-            "these drives were in use, and have no layout: were they rolled back? Restore them."
-        )
-    if known is None:
+    table = core.table
+    if await table.read_document(agreement.DOCUMENT) is None:
+        if not plan.forming:
+            raise ConfigError(
+                "these drives were in use, and have no layout: were they rolled back? Restore them."
+            )
         await table.write_document(
-            agreement.DOCUMENT, encode_layout(layout), expect=(HeadIs(stamp=None),)
+            agreement.DOCUMENT, core.agreement.encoded, expect=(HeadIs(stamp=None),)
         )
         return True
-    agreed = decode_layout(known[0])
-    if agreed.codec != layout.codec:
+    agreed = await core.agreement.refresh(table)
+    if agreed.codec != CODEC:
         raise ConfigError(
-            f"the cluster is coded with {agreed.codec}; this program codes with {layout.codec}"
+            f"the cluster is coded with {agreed.codec}; this program codes with {CODEC}"
         )
-    if agreed.sets != layout.sets:
-        raise ConfigError(
-            "the drives' format.json and the cluster's layout disagree about the sets"
-        )
+    for seat in plan.seats:
+        member = seat.member
+        if agreed.erasure_set(member.set_id).positions[member.position].drive != member.drive:
+            raise ConfigError(
+                "the drives' format.json and the cluster's layout disagree about the sets"
+            )
     return False
 
 

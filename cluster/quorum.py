@@ -20,6 +20,44 @@ class Quorum:
         return self.n - self.accept + 1
 
 
+@attrs.frozen
+class Group:
+    """At least `needed` of the members: a bitmap over the drives that are asked."""
+
+    members: int
+    needed: int
+
+    def is_met(self, answered: int) -> bool:
+        """Whether enough of them answered (a bitmap, too)."""
+        return (answered & self.members).bit_count() >= self.needed
+
+    def is_lost(self, refused: int) -> bool:
+        """Whether too few are left that could still answer."""
+        return (self.members & ~refused).bit_count() < self.needed
+
+
+@attrs.frozen
+class Electorate:
+    """Whose answers count among the drives that are asked about a register."""
+
+    read: Group  # promises and answers that meet every accept quorum
+    accept: tuple[Group, ...]  # a value is chosen when all of the groups have accepted it
+
+    def have_accepted(self, accepted: int) -> bool:
+        """Whether these drives choose a value."""
+        return all(group.is_met(accepted) for group in self.accept)
+
+    def cannot_accept(self, refused: int) -> bool:
+        """Whether without these drives no value can be chosen."""
+        return any(group.is_lost(refused) for group in self.accept)
+
+
+def of_all(n: int) -> Electorate:
+    """All of n drives vote."""
+    everybody, quorum = (1 << n) - 1, Quorum(n)
+    return Electorate(Group(everybody, quorum.read), (Group(everybody, quorum.accept),))
+
+
 def durable_shards(k: int, n: int) -> int:
     """D: shards that must be durable before a record may name them; one more than needed, where there is one."""
     return min(k + 1, n)

@@ -1,4 +1,4 @@
-"""The root key pair: drawn at the first start, kept sealed in a register, opened by the key file of the state folder."""
+"""Secret keys: the root pair is drawn at the first start; all are kept sealed in registers, opened by the key file of the state folder."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, UnavailableError
 
 DOCUMENT = b"root-key"
 KEY_FILE = "cluster.key"
@@ -113,15 +113,41 @@ def seal(pair: KeyPair, key: bytes, rng: Random) -> bytes:
 
 
 def unseal(document: bytes, key: bytes) -> KeyPair:
-    """Inverse of seal. Raises ConfigError where the key is not the one."""
-    fields = json.loads(document)
-    access = fields["access_key"]
+    """Inverse of seal. Raises ConfigError where the key is not the one, or the document is none."""
     try:
+        fields = json.loads(document)
+        access = fields["access_key"]
         secret = AESGCM(key).decrypt(
             bytes.fromhex(fields["nonce"]), bytes.fromhex(fields["sealed"]), access.encode()
         )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the register holds no sealed key: {error}") from error
     except InvalidTag:
         raise ConfigError(
-            f"{KEY_FILE} in the state folder does not open this cluster's root key: restore the right one"
+            f"{KEY_FILE} in the state folder does not open this cluster's keys: restore the right one"
         ) from None
     return KeyPair(access_key=access, secret_key=secret.decode())
+
+
+class Vault:
+    """Seals and unseals, once the node has come up and knows its key. Before that it raises UnavailableError."""
+
+    def __init__(self) -> None:
+        self._key: bytes | None = None
+
+    def open(self, key: bytes) -> None:
+        """From now on this is the cluster's sealing key."""
+        self._key = key
+
+    def seal(self, pair: KeyPair, rng: Random) -> bytes:
+        """See seal."""
+        return seal(pair, self._opened(), rng)
+
+    def unseal(self, document: bytes) -> KeyPair:
+        """See unseal."""
+        return unseal(document, self._opened())
+
+    def _opened(self) -> bytes:
+        if self._key is None:
+            raise UnavailableError("the node waits for drives to read its keys")
+        return self._key

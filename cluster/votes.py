@@ -1,68 +1,53 @@
-"""Whose answers make a quorum under a layout: of a set, and of the system set while it changes.
+"""Who is asked about the registers of a set under a layout, and whose answers count; of the system set, also while it changes.
 
 A quorum is met when every one of its groups is: while the system set changes from O to N, accepts need O and N
 (Raft's joint consensus, Ongaro 2014, section 4.3), in two epochs: reads ask O in the first, while N still learns, and N
 in the second. So the reads of either epoch meet the accepts of the other, and of their own.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import attrs
 
 from cluster.ids import DriveId
-from cluster.layout import NAMED_SEATS, Layout, Seat
-from cluster.quorum import Quorum
+from cluster.layout import SYSTEM, Layout, Seat
+from cluster.quorum import Electorate, Group, Quorum, of_all
 
 
 @attrs.frozen
-class Group:
-    """At least `needed` of these drives."""
+class Roll:
+    """The drives that take part, of a set in order of position, and who of them votes."""
 
-    drives: frozenset[DriveId]
-    needed: int
+    seats: tuple[Seat, ...]
+    electorate: Electorate
 
-    def is_met(self, answered: Collection[DriveId]) -> bool:
-        """Whether enough of them answered."""
-        return len(self.drives.intersection(answered)) >= self.needed
-
-
-@attrs.frozen
-class Votes:
-    """Every one of the groups."""
-
-    groups: tuple[Group, ...]
-
-    def are_met(self, answered: Collection[DriveId]) -> bool:
-        """Whether these drives make a quorum."""
-        return all(group.is_met(answered) for group in self.groups)
+    def bitmap(self, drives: Collection[DriveId]) -> int:
+        """These drives, as far as they take part, as the groups of the electorate count them."""
+        return sum(1 << i for i, seat in enumerate(self.seats) if seat.drive in drives)
 
 
-def accept_votes(layout: Layout, set_id: int) -> Votes:
-    """Accepts that make a value chosen; NAMED_SEATS stands for the system drives that are named."""
-    if set_id != NAMED_SEATS:
-        groups = [Group(_voters(layout, set_id), Quorum(layout.n).accept)]
+def roll_of(layout: Layout, set_id: int) -> Roll:
+    """Of a set, or with SYSTEM of the system registers. Raises KeyError for a set that is not there."""
+    if set_id == SYSTEM:
+        return _system_roll(layout)
+    positions = layout.erasure_set(set_id).positions
+    voters = sum(1 << i for i, position in enumerate(positions) if position.voting)
+    quorum = Quorum(layout.n)
+    electorate = Electorate(Group(voters, quorum.read), (Group(voters, quorum.accept),))
+    return Roll(tuple(position.seat for position in positions), electorate)
+
+
+def _system_roll(layout: Layout) -> Roll:
+    if layout.system_set == SYSTEM:
+        seats, force = layout.system, of_all(len(layout.system))
     else:
-        groups = [_majority(layout.system)]
-    if set_id == layout.system_set:
-        groups += [_majority(s) for s in (layout.system_next, layout.system_previous) if s]
-    return Votes(tuple(groups))
+        plain = roll_of(layout, layout.system_set)
+        seats, force = plain.seats, plain.electorate
+    joint = [others for others in (layout.system_next, layout.system_previous) if others]
+    everyone = tuple(dict.fromkeys((*seats, *(seat for others in joint for seat in others))))
+    groups = (Group(_indexes(everyone, others), Quorum(len(others)).accept) for others in joint)
+    return Roll(everyone, Electorate(force.read, (*force.accept, *groups)))
 
 
-def read_votes(layout: Layout, set_id: int) -> Votes:
-    """Promises or answers that meet every accept quorum. Raises KeyError for a set that is not there."""
-    if set_id != NAMED_SEATS:
-        return Votes((Group(_voters(layout, set_id), Quorum(layout.n).read),))
-    seats = layout.system
-    return Votes((Group(_drives(seats), Quorum(len(seats)).read),))
-
-
-def _voters(layout: Layout, set_id: int) -> frozenset[DriveId]:
-    return frozenset(p.drive for p in layout.erasure_set(set_id).positions if p.voting)
-
-
-def _drives(seats: Collection[Seat]) -> frozenset[DriveId]:
-    return frozenset(seat.drive for seat in seats)
-
-
-def _majority(seats: Collection[Seat]) -> Group:
-    return Group(_drives(seats), Quorum(len(seats)).accept)
+def _indexes(everyone: tuple[Seat, ...], some: Iterable[Seat]) -> int:
+    return sum(1 << everyone.index(seat) for seat in some)

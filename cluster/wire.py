@@ -58,7 +58,7 @@ class Refusal(enum.Enum):
     """Why a call was not carried out; none of it was."""
 
     WRONG_CLUSTER = "wrong cluster"
-    STALE_EPOCH = "stale epoch"  # the caller's layout is older than ours: the header has our epoch
+    STRANGER = "stranger"  # the caller's node is not in our layout: the header has our epoch
     CLOCK_AHEAD = "clock ahead"
     REPEATED = "repeated"  # the call came before
     OVERLOADED = "overloaded"
@@ -72,8 +72,11 @@ class Refused(Wire, frozen=True, tag=0):
     detail: Text
 
 
-def judge(header: Header, *, cluster: ClusterId, epoch: int, wall_ms: int) -> Refused | None:
-    """Whether a call is refused for what its header says; None: it is not."""
+def judge(header: Header, *, cluster: ClusterId, wall_ms: int) -> Refused | None:
+    """Whether a call is refused for what its header says; None: it is not.
+
+    An old epoch is none of the reasons: registers judge that themselves, and shards are what they are under any layout.
+    """
     if header.cluster != cluster:
         return Refused(Refusal.WRONG_CLUSTER, "the call is meant for another cluster")
     ahead = header.hlc - wall_ms
@@ -81,8 +84,6 @@ def judge(header: Header, *, cluster: ClusterId, epoch: int, wall_ms: int) -> Re
         return Refused(
             Refusal.CLOCK_AHEAD, f"node {header.source} is {ahead} ms ahead of our wall clock"
         )
-    if header.epoch < epoch:
-        return Refused(Refusal.STALE_EPOCH, f"layout {header.epoch} is older than {epoch}")
     return None
 
 

@@ -15,7 +15,8 @@ from s3.errors import S3Error
 from s3.messages import BodyError, RequestBody, RequestHead, Response
 from s3.ops import HANDLERS, Operation
 from s3.ops.objects import XML_TYPE
-from s3.request import Context, Identity, S3Request
+from s3.ops.permissions import authorize, betrays
+from s3.request import Context, Credentials, Identity, S3Request
 from s3.router import HEALTH, NOWHERE, Route, host_bucket, route
 from s3.sigv4 import Verified, parse, verify
 from s3.translate import subject_of, translate
@@ -69,7 +70,7 @@ class Gateway:
         context: Context,
         *,
         settings: GatewaySettings,
-        identities: Callable[[str], tuple[Identity, str] | None],
+        credentials: Credentials,
         ready: Callable[[], Awaitable[tuple[bool, str]]],
         rng: Random,
         emit: Callable[[object], None],
@@ -77,7 +78,7 @@ class Gateway:
     ) -> None:
         self._context = context
         self._settings = settings
-        self._identities = identities  # access key -> identity and secret
+        self._credentials = credentials
         self._ready = ready
         self._rng = rng
         self._emit = emit
@@ -92,10 +93,11 @@ class Gateway:
         try:
             response = await self._answer(head, body, request_id, trail)
         except S3Error as error:
-            code, response = error.code, _error_response(head, error, request_id)
+            shown = _shown(error, head, trail)
+            code, response = shown.code, _error_response(head, shown, request_id)
         except ClusterError as error:
-            translated = translate(error, subject_of(trail.route, head.headers))
-            code, response = translated.code, _error_response(head, translated, request_id)
+            shown = _shown(translate(error, subject_of(trail.route, head.headers)), head, trail)
+            code, response = shown.code, _error_response(head, shown, request_id)
         except BodyError:
             # The connection is not to be used again; whether the client still listens is its business.
             code = "IncompleteBody"
@@ -142,7 +144,7 @@ class Gateway:
                 operation=trail.route.operation,
                 bucket=trail.route.bucket,
                 key=None if trail.route.key is None else trail.route.key.decode(),
-                access_key=trail.access_key,
+                access_key=None if trail.identity is None else trail.identity.access_key,
                 status=response.status,
                 code=code,
                 seconds=self._context.now() - began,
@@ -159,9 +161,10 @@ class Gateway:
             return await self._health(head)
         found = route(head, domains)
         trail.route = found
-        verified, identity = self._authenticate(head, found)
+        verified, identity = await self._authenticate(head, found)
+        trail.identity = identity
+        authorize(identity, found, head.headers)
         _refuse_customer_keys(head)
-        trail.access_key = verified.access_key
         request = S3Request(
             head=head,
             route=found,
@@ -172,21 +175,21 @@ class Gateway:
         )
         return await self._operations[found.operation](self._context, request)
 
-    def _authenticate(self, head: RequestHead, found: Route) -> tuple[Verified, Identity]:
+    async def _authenticate(self, head: RequestHead, found: Route) -> tuple[Verified, Identity]:
         """Who signed the request. Raises S3Error: there is no way past this without a good signature."""
         signed = parse(head, found.query.pairs)
         if signed is None:
             raise S3Error("AccessDenied")
-        entry = self._identities(signed.scope.access_key)
+        known = await self._credentials.find(signed.scope.access_key)
         verified = verify(
             head,
             signed,
-            secret_of=lambda _: None if entry is None else entry[1],
+            secret_of=lambda _: None if known is None else known.secret,
             region=self._settings.region,
             now=self._context.now(),
         )
-        assert entry is not None  # verify has refused an unknown key
-        return verified, entry[0]
+        assert known is not None  # verify has refused an unknown key
+        return verified, known.identity
 
     async def _health(self, head: RequestHead) -> Response:
         if head.method not in {"GET", "HEAD"}:
@@ -214,7 +217,16 @@ class _Trail:
     """What is known of a request so far, for errors and the log."""
 
     route: Route = NOWHERE
-    access_key: str | None = None
+    identity: Identity | None = None
+
+
+def _shown(error: S3Error, head: RequestHead, trail: _Trail) -> S3Error:
+    """The error, unless it would tell somebody who may not know which keys exist."""
+    if trail.identity is not None and betrays(
+        error.code, trail.identity, trail.route, head.headers
+    ):
+        return S3Error("AccessDenied")
+    return error
 
 
 def _error_response(head: RequestHead, error: S3Error, request_id: str) -> Response:

@@ -1,6 +1,7 @@
 """What an operation gets: the request, authenticated and routed, and what it may reach."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 import trio
@@ -9,6 +10,7 @@ from cluster.objects.model import Objects
 from s3.body import SignedBody
 from s3.errors import S3Error
 from s3.messages import Headers, RequestBody, RequestHead
+from s3.policy import Grants
 from s3.router import Query, Route
 from s3.sigv4 import Verified
 
@@ -19,6 +21,23 @@ class Identity:
 
     access_key: str
     owner: str  # the account that owns what this identity creates
+    grants: Grants
+
+
+@attrs.frozen(kw_only=True)
+class Credential:
+    """What an access key stands for, as long as no signature has been verified with it."""
+
+    identity: Identity
+    secret: str = attrs.field(repr=False)
+
+
+class Credentials(Protocol):
+    """Where access keys are looked up."""
+
+    async def find(self, access_key: str) -> Credential | None:
+        """None: unknown, or not to be used. Raises UnavailableError where that cannot be said."""
+        ...
 
 
 LARGE_COPIES, SMALL_COPIES = 4, 16

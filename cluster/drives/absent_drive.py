@@ -1,5 +1,6 @@
 """The seat of a drive that cannot be opened: it answers every question with what is wrong."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from cluster.drives.drive import DriveError, DriveState, DriveStatus, Stage
@@ -12,8 +13,12 @@ from cluster.register.messages import NotVoting, Reply, Request
 class AbsentDrive:
     """See cluster.drives.drive.Drive: never a vote, never "absent"."""
 
+    cost = math.inf
+
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
+
+    layout = None  # it keeps none
 
     @property
     def drive_id(self) -> DriveId:

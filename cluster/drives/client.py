@@ -49,6 +49,11 @@ class RemoteDrive:
         """As the last reply told it; MISSING while the node does not answer."""
         return self._node.state(self._drive_id)
 
+    @property
+    def cost(self) -> float:
+        """See Drive."""
+        return self._node.cost
+
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
         self._node.submit(self._drive_id, request, reply)
@@ -194,7 +199,9 @@ class _RemoteStage:
                 word = rpc.OpenStage(self._drive, rpc.pack_shard(self._header), self._size_hint)
                 self._call = await self._node.begin_call(word, seconds=_STAGE_SECONDS, last=False)
             try:
-                yield self._call
+                # What is written is not heard of before the close: a peer that is gone would be waited for till then.
+                with self._node.while_up():
+                    yield self._call
             except StreamBrokenError:
                 await self._hear_trouble(self._call)
         except CALL_ERRORS as error:

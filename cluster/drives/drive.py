@@ -32,6 +32,7 @@ class DriveState(enum.Enum):
 
 
 VOTING = frozenset({DriveState.ACTIVE, DriveState.SLOW, DriveState.READONLY})
+ANSWERING = VOTING | {DriveState.REBUILDING}  # registers: takes accepts, tells what it wants
 STAGING = frozenset({DriveState.ACTIVE, DriveState.SLOW})
 
 
@@ -106,6 +107,11 @@ class Drive(Protocol):
     @property
     def state(self) -> DriveState:
         """As this process knows it now."""
+        ...
+
+    @property
+    def cost(self) -> float:
+        """How far away it is: 0 on this node, else about the seconds of a round trip; inf: not to be reached now."""
         ...
 
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> None:

@@ -51,6 +51,11 @@ class GroupCommit:
         """Whether more operations wait than a batch may hold."""
         return self.batch.operations >= MAX_OPERATIONS
 
+    @property
+    def newest(self) -> int:
+        """The last batch that holds something: when it is durable, everything until now is."""
+        return self.seq if self.batch.operations else self.seq - 1
+
     def touch(self) -> None:
         """Something was put into `batch`: it is committed when the tick is over and none is in flight."""
         self.batch.operations += 1

@@ -19,6 +19,7 @@ from cluster.clock import Ballot
 from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import Control
+from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import CHOSEN, ScanRow
 
 FILE = "meta.db"
@@ -247,6 +248,20 @@ class Index:
             for row, ballot, flags, state, bodies in self._db.execute(sql, (start, stop, limit))
         ]
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """Rows start <= row < stop, at most limit; None for one that fails its checksum."""
+        sql = (
+            "SELECT row, ballot, flags, state, bodies, crc FROM head "
+            "WHERE row >= ?1 AND (?2 IS NULL OR row < ?2) ORDER BY row LIMIT ?3"
+        )
+        found: list[tuple[RowKey, HeadRow | None]] = []
+        for row, ballot, flags, state, bodies, crc in self._db.execute(sql, (start, stop, limit)):
+            head = HeadRow(RowKey(row), Ballot.unpack(ballot), flags, state, bodies)
+            found.append((head.row, head if head.crc == crc else None))
+        return found
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
         sql = "SELECT row FROM upload WHERE row >= ? AND row < ? ORDER BY row LIMIT ?"
@@ -280,6 +295,17 @@ class Index:
                 body=body,
             )
             for p, owner, size, digests, body in self._db.execute(sql, (data_id,))
+        ]
+
+    def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
+        """Bodies with after < data_id < before that have shards here, in order."""
+        sql = (
+            "SELECT data_id, min(owner) FROM shard WHERE data_id > ? AND data_id < ? "
+            "GROUP BY data_id ORDER BY data_id LIMIT ?"
+        )
+        return [
+            ShardOf(DataId(data_id), RowKey(owner))
+            for data_id, owner in self._db.execute(sql, (after, before, limit))
         ]
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:

@@ -9,6 +9,7 @@ import crc32c
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
+from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import ScanRow
 
 
@@ -100,6 +101,12 @@ class IndexReads(Protocol):
         """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
         ...
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """Rows start <= row < stop, at most limit; None for one that fails its checksum."""
+        ...
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """Object rows with open uploads."""
         ...
@@ -110,6 +117,10 @@ class IndexReads(Protocol):
 
     def shards_of(self, data_id: DataId) -> list[ShardRow]:
         """All positions of a body that this drive holds: normally one."""
+        ...
+
+    def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
+        """Bodies with after < data_id < before that have shards here, in order."""
         ...
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
@@ -127,6 +138,7 @@ def unpack_control(
     """The acceptor's durable values, from the control values and the fences (bucket, epoch, dead)."""
     control = Control(
         epoch=int(values.get("epoch", b"1")),
+        layout=values.get("layout", b""),
         ceiling_ms=int(values.get("ceiling_ms", b"0")),
         gc_floor=Ballot.unpack(values["gc_floor"]) if "gc_floor" in values else BALLOT_ZERO,
     )

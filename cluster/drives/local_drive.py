@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from cluster.drives.drive import (
+    ANSWERING,
     STAGING,
     VOTING,
     DriveError,
@@ -29,6 +30,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index import CHECKSUM_VFS
 from cluster.drives.index_rows import ShardRow
 from cluster.drives.index_threads import ReaderThread, WriterThread
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.local_shelf import LocalShelf
 from cluster.drives.local_stage import LocalStage
 from cluster.drives.opened_folder import OpenedFolder
@@ -79,6 +81,8 @@ class DriveTakenOut:
 class LocalDrive:
     """See cluster.drives.drive.Drive. Made by open_local_drive."""
 
+    cost = 0.0
+
     def __init__(
         self,
         folder: OpenedFolder,
@@ -99,11 +103,11 @@ class LocalDrive:
         self._reader = ReaderThread(folder.open_reader)
         self._commits = GroupCommit(self._writer.begin, soon, self._fault, durable=folder.durable)
         reads = GroupRead(self._reader.begin, soon, self._fault)
-        acceptor = Acceptor(
+        self._acceptor = Acceptor(
             folder.control, set_id=member.set_id, position=member.position, limits=settings.limits
         )
         self._registers = Registers(
-            acceptor,
+            self._acceptor,
             self._commits,
             reads,
             cache_bytes=settings.cache_bytes,
@@ -152,11 +156,24 @@ class LocalDrive:
         self._runtime.emit(DriveTakenOut(self.drive_id, str(self.root), state, reason))
         self.left.set()
 
+    def set_voting(self, voting: bool) -> None:
+        """The layout's word: REBUILDING while it has no vote. A drive that is out stays so."""
+        self._acceptor.voting = voting
+        if not voting and self._state in VOTING:
+            self._state, self.reason = DriveState.REBUILDING, "it takes its rows from other drives"
+        elif voting and self._state is DriveState.REBUILDING:
+            self._state, self.reason = DriveState.ACTIVE, ""
+
     # -- registers
+
+    @property
+    def layout(self) -> KeptLayout:
+        """The layout that the drive keeps."""
+        return self._registers.layout
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
-        if self._state in VOTING:
+        if self._state in ANSWERING:
             self._registers.handle(request, reply)
         elif self._commits.failed:
             reply(Failed(self.reason))

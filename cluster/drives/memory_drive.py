@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from cluster.drives.drive import (
+    ANSWERING,
     STAGING,
     VOTING,
     Blob,
@@ -26,6 +27,7 @@ from cluster.drives.drive import (
 from cluster.drives.group_commit import COMMIT_SEQ, GroupCommit, Landed
 from cluster.drives.group_read import Deliver, GroupRead, Read, Result
 from cluster.drives.index_rows import Batch, ShardRow
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.platter import Platter, StoredShard
 from cluster.drives.registers import Registers, ReplyTo
 from cluster.drives.shard_rows import ShardRows
@@ -54,6 +56,8 @@ class Faults:
 
 class MemoryDrive:
     """See cluster.drives.drive.Drive. `nursery` outlives it."""
+
+    cost = 0.0
 
     def __init__(
         self,
@@ -87,10 +91,12 @@ class MemoryDrive:
             durable=int(index.ctl.get(COMMIT_SEQ, b"0")),
         )
         reads = GroupRead(partial(self._begin_reads, self._boots), self._soon)
+        self._acceptor = Acceptor(
+            index.control(), set_id=self._set_id, position=self._position, limits=self._limits
+        )
+        self._acceptor.voting = self._state is not DriveState.REBUILDING
         self._registers = Registers(
-            Acceptor(
-                index.control(), set_id=self._set_id, position=self._position, limits=self._limits
-            ),
+            self._acceptor,
             self._commits,
             reads,
             cache_bytes=self._cache_bytes,
@@ -182,13 +188,26 @@ class MemoryDrive:
         self._state, self.reason = DriveState.MISSING, "gone"
         self._restart()
 
+    def set_voting(self, voting: bool) -> None:
+        """The layout's word: REBUILDING while it has no vote. A drive that is out stays so."""
+        self._acceptor.voting = voting
+        if not voting and self._state in VOTING:
+            self._state, self.reason = DriveState.REBUILDING, "it takes its rows from other drives"
+        elif voting and self._state is DriveState.REBUILDING:
+            self._state, self.reason = DriveState.ACTIVE, ""
+
     # -- registers
+
+    @property
+    def layout(self) -> KeptLayout:
+        """The layout that the drive keeps."""
+        return self._registers.layout
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
         if self.faults.hung or self._state is DriveState.MISSING:
             return
-        if self._state not in VOTING:
+        if self._state not in ANSWERING:
             reply(Failed(self.reason))
             return
         boots = self._boots

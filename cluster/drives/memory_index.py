@@ -8,6 +8,7 @@ import attrs
 from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
+from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import CHOSEN, ScanRow
 
 
@@ -111,6 +112,15 @@ class MemoryIndex:
         """See IndexReads."""
         return list(self._between(start, stop, limit))
 
+    def checked_heads(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, HeadRow | None]]:
+        """See IndexReads."""
+        return [
+            (head.row, None if head.row in self.corrupt else head)
+            for head in self._between(start, stop, limit)
+        ]
+
     def uploads(self, start: RowKey, stop: RowKey, limit: int) -> list[RowKey]:
         """See IndexReads."""
         return sorted(row for row in self._open_uploads if start <= row < stop)[:limit]
@@ -122,6 +132,11 @@ class MemoryIndex:
     def shards_of(self, data_id: DataId) -> list[ShardRow]:
         """See IndexReads."""
         return [shard for key, shard in sorted(self.shards.items()) if key[0] == data_id]
+
+    def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
+        """See IndexReads."""
+        found = {d: shard.owner for (d, _), shard in self.shards.items() if after < d < before}
+        return [ShardOf(*item) for item in sorted(found.items())[:limit]]
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """See IndexReads."""

@@ -11,20 +11,20 @@ from functools import partial
 
 import attrs
 
+from cluster.drives.anti_entropy import AntiEntropy
 from cluster.drives.dead_buckets import DeadBuckets
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
-from cluster.drives.index_rows import HeadRow, IndexReads, pack_bodies
+from cluster.drives.index_rows import HeadRow, pack_bodies
+from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.leftovers import Leftovers
-from cluster.drives.roll_up import roll_up
 from cluster.drives.row_cache import Row, RowCache, decode_row
-from cluster.ids import RowKey
+from cluster.drives.scans import Scans
+from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Promised, Write
 from cluster.register.keys import (
     is_object,
-    object_row,
     owner_row,
-    successor,
 )
 from cluster.register.messages import (
     CHOSEN,
@@ -37,14 +37,12 @@ from cluster.register.messages import (
     Fence,
     Learn,
     NotVoting,
-    Page,
     Prepare,
     Query,
     ReadBody,
     Reply,
     Request,
     Scan,
-    ScanRow,
     ScanUploads,
     Value,
 )
@@ -76,6 +74,9 @@ class Registers:
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
+        self.layout = KeptLayout(acceptor.control, commits)
+        self._scans = Scans(acceptor, reads, self.cached)
+        self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
         self._leftovers = Leftovers(
             commits,
             reads,
@@ -98,18 +99,33 @@ class Registers:
         """Decide one message and answer it, now or when what the answer shows is durable."""
         if self._commits.is_full or self._reads.is_full:
             reply(Failed("the drive is overloaded"))
-        elif isinstance(request, Scan):
-            self._scan(request, reply)
-        elif isinstance(request, ScanUploads):
-            self._scan_uploads(request, reply)
-        elif isinstance(request, Fence):
-            self._fence(request, reply)
+            return
+        match request:
+            case Prepare() | Accept() | Learn() | Query() | ReadBody():
+                # The hot ones, without a call between.
+                row = self._cache.get(request.row)
+                if row is not None:
+                    self._on_row(request, reply, row)
+                else:
+                    self._load(request.row, partial(self._on_row, request, reply), reply)
+            case Scan() | ScanUploads():
+                self._scans.handle(request, reply)
+            case Fence():
+                self._fence(request, reply)
+            case _:
+                self._anti_entropy.handle(request, reply)
+
+    def with_row(self, key: RowKey, then: Callable[[Row], None], reply: ReplyTo) -> None:
+        """Call `then` with the row, now or when it is read; where it cannot be read, `reply` is told."""
+        row = self._cache.get(key)
+        if row is not None:
+            then(row)
         else:
-            row = self._cache.get(request.row)
-            if row is not None:
-                self._on_row(request, reply, row)
-            else:
-                self._load(request.row, partial(self._on_row, request, reply), reply)
+            self._load(key, then, reply)
+
+    def cached(self, key: RowKey) -> Row | None:
+        """The row, if it is at hand."""
+        return self._cache.get(key)
 
     def new_body(self) -> int:
         """A rowid for a body row."""
@@ -141,6 +157,9 @@ class Registers:
             if row is None:
                 row = decode_row(found[key]) if key in found else Row(BOTTOM, {}, 0, 0)
                 self._cache.put(key, row)
+                if row.register is None:
+                    self._acceptor.note_corrupt(key)
+                    self._anti_entropy.wants.note(key, None)
             for then in waiting:
                 then(row)
         self._trim()
@@ -166,10 +185,10 @@ class Registers:
                     request.row,
                     row,
                     request.body,
-                    lambda data: self._when_shown(row.seq, reply, Body(data)),
+                    lambda data: self.when_shown(row.seq, reply, Body(data)),
                 )
 
-    def _when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
+    def when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
         if seq <= self._commits.durable:
             reply(answer)
@@ -197,13 +216,13 @@ class Registers:
                 lambda data: self._answer_value(row, register, body, data, reply),
             )
         else:
-            self._when_shown(row.seq, reply, Value(register))
+            self.when_shown(row.seq, reply, Value(register))
 
     def _answer_value(
         self, row: Row, register: Register, body: BodyId, data: bytes | None, reply: ReplyTo
     ) -> None:
         bodies: Mapping[BodyId, bytes] = {} if data is None else {body: data}
-        self._when_shown(row.seq, reply, Value(register, bodies))
+        self.when_shown(row.seq, reply, Value(register, bodies))
 
     def _with_body(
         self, key: RowKey, row: Row, body: BodyId, then: Callable[[bytes | None], None]
@@ -231,24 +250,28 @@ class Registers:
             reply(decision)
             return
         if decision.ceiling_ms is not None:
-            self._commits.batch.ctl["ceiling_ms"] = b"%d" % decision.ceiling_ms
-            self._ceiling_seq = self._commits.seq
+            self._put_ceiling(decision.ceiling_ms)
             self._commits.touch()
-        self._when_shown(max(row.seq, self._ceiling_seq), reply, decision.reply)
+        self.when_shown(max(row.seq, self._ceiling_seq), reply, decision.reply)
+
+    def _put_ceiling(self, ceiling_ms: int) -> None:
+        self._commits.batch.ctl["ceiling_ms"] = b"%d" % ceiling_ms
+        self._ceiling_seq = self._commits.seq
 
     def _accept(self, request: Accept, reply: ReplyTo, row: Row) -> None:
         held = CORRUPT if row.register is None else row.register
         decision = self._acceptor.accept(request, held, row.bodies.keys())
-        if isinstance(decision, Accepted):
+        if isinstance(decision, Accepted | Write):
+            if isinstance(decision, Write):
+                self.write(request.row, row, decision)
             seq = max(row.seq, self._commits.durable)
-            self._when_shown(seq, reply, Accepted(seq))
-        elif isinstance(decision, Write):
-            self._write(request.row, row, decision)
-            self._when_shown(row.seq, reply, Accepted(row.seq))
+            vote = Accepted(seq) if self._acceptor.voting else NotVoting("the drive is rebuilding")
+            self.when_shown(seq, reply, vote)
         else:
             reply(decision)
 
-    def _write(self, key: RowKey, row: Row, write: Write) -> None:
+    def write(self, key: RowKey, row: Row, write: Write) -> None:
+        """Put a decided state into the filling batch; `row.seq` then names it."""
         commits, batch = self._commits, self._commits.batch
         old = row.register.state if row.register is not None else BOTTOM.state
         state, message = write.register.state, write.message
@@ -269,7 +292,7 @@ class Registers:
                 row.data[version.body.id] = data
                 self._next_body += 1
         # What the states between removed, when this drive has missed some, only their ring remembers.
-        row.missed = row.missed or row.register is None or message.base != row.register.ballot
+        row.missed = row.missed or write.missed
         row.register = write.register
         row.seq = commits.seq
         row.superseded += write.superseded
@@ -286,6 +309,13 @@ class Registers:
             self._note_uploads(key, row, old, state)
         for part in write.debt:
             batch.debt[part.data_id, self._acceptor.position] = owner_row(key)
+        if write.ceiling_ms is not None:
+            self._put_ceiling(write.ceiling_ms)
+        if write.register.chosen:
+            if write.missed:
+                row.closed += tuple(done.upload_id for done in state.done)
+            self._leftovers.collect(key, row, state)
+        self._anti_entropy.wants.met(key, write.register.ballot)
         self._cache.drop(key)
         row.cost = len(encoded) + sum(map(len, row.data.values()))
         self._cache.put(key, row)
@@ -302,82 +332,46 @@ class Registers:
     def _learn(self, request: Learn, row: Row) -> None:
         held = CORRUPT if row.register is None else row.register
         decision = self._acceptor.learn(request, held)
-        batch = self._commits.batch
         if isinstance(decision, Chosen):
-            row.register = decision.register
-            head = batch.heads.get(request.row)
-            if head is not None:
-                batch.heads[request.row] = attrs.evolve(head, flags=head.flags | CHOSEN)
-            else:
-                batch.chosen.add(request.row)
-            row.kept = self._commits.seq
-            self._leftovers.collect(request.row, row, decision.register.state)
-            self._commits.touch()
+            self.choose(request.row, row, decision)
+        elif row.register is not None and self._acceptor.misses(request, held):
+            self._anti_entropy.wants.note(request.row, request.ballot)
         if request.acceptors != -1:
-            batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
+            self._commits.batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
             self._commits.touch()
 
-    # -- scans and fences
+    def choose(self, key: RowKey, row: Row, decision: Chosen) -> None:
+        """Set a row's chosen flag, and note what that makes superfluous."""
+        batch = self._commits.batch
+        row.register = decision.register
+        head = batch.heads.get(key)
+        if head is not None:
+            batch.heads[key] = attrs.evolve(head, flags=head.flags | CHOSEN)
+        else:
+            batch.chosen.add(key)
+        row.kept = self._commits.seq
+        self._leftovers.collect(key, row, decision.register.state)
+        self._commits.touch()
 
-    def _scan(self, request: Scan, reply: ReplyTo) -> None:
-        refusal = self._acceptor.gate(request.start, request.epoch, request.bucket_epoch)
-        if refusal is not None:
-            reply(refusal)
-            return
+    def forget(self, key: RowKey, row: Row) -> None:
+        """Delete a row with the filling batch."""
+        batch = self._commits.batch
+        batch.heads[key] = None
+        batch.chosen.discard(key)
+        batch.uploads[key] = False
+        for rowid in row.bodies.values():
+            if batch.bodies.pop(rowid, None) is None:
+                batch.drop_bodies.add(rowid)
+        self._anti_entropy.wants.drop(key)
+        # Kept until that is durable: the index still has the old row, and would be believed.
+        self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
+        self._commits.touch()
 
-        def work(index: IndexReads) -> tuple[list[ScanRow], RowKey | None]:
-            if request.delimiter:
-                return roll_up(
-                    index.scan,
-                    request.start,
-                    request.stop,
-                    request.limit,
-                    request.delimiter,
-                    request.prefix_len,
-                )
-            rows = index.scan(request.start, request.stop, request.limit)
-            return rows, RowKey(rows[-1].row + b"\0") if len(rows) == request.limit else None
+    def discard(self, data: set[DataId]) -> None:
+        """Nothing refers to these bodies: they are collected after the grace."""
+        self._leftovers.discard(data)
 
-        def landed(result: tuple[list[ScanRow], RowKey | None] | None, error: str) -> None:
-            if result is None:
-                reply(Failed(error))
-            else:
-                reply(
-                    Page(
-                        [row if row.flags & CHOSEN else self._overlay(row) for row in result[0]],
-                        result[1],
-                    )
-                )
-
-        self._reads.submit(work, landed)
-
-    def _overlay(self, found: ScanRow) -> ScanRow:
-        """A row as stored, with the chosen flag that may not be durable yet."""
-        row = self._cache.get(found.row)
-        if (
-            row is not None
-            and row.register is not None
-            and row.register.chosen
-            and row.register.ballot.pack() == found.ballot
-        ):
-            return found._replace(flags=found.flags | CHOSEN)
-        return found
-
-    def _scan_uploads(self, request: ScanUploads, reply: ReplyTo) -> None:
-        refusal = self._acceptor.gate(request.start, request.epoch, request.bucket_epoch)
-        if refusal is not None:
-            reply(refusal)
-            return
-        stop = RowKey(successor(object_row(request.bucket, b"")) or b"")
-
-        def landed(rows: list[RowKey] | None, error: str) -> None:
-            if rows is None:
-                reply(Failed(error))
-            else:
-                more = RowKey(rows[-1] + b"\0") if len(rows) == request.limit else None
-                reply(Page([ScanRow(row, None, 0, b"") for row in rows], more))
-
-        self._reads.submit(lambda index: index.uploads(request.start, stop, request.limit), landed)
+    # -- fences
 
     def _fence(self, request: Fence, reply: ReplyTo) -> None:
         if self._acceptor.fence(request):

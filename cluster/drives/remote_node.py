@@ -1,7 +1,8 @@
 """Another node as a holder of drives: calls to it, one batch of register operations a tick, and whether it answers."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
 import attrs
@@ -10,14 +11,15 @@ import trio
 from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import DriveState
+from cluster.drives.nearness import Latency
 from cluster.ids import ClusterId, DriveId, NodeId
-from cluster.register.messages import Failed, Reply, Request, StaleEpoch
+from cluster.register.messages import Failed, Reply, Request
 from cluster.runtime import Runtime
 from cluster.transport.base import PeerDownError, Transport, TransportError
 from cluster.transport.calls import Call
 from cluster.transport.framing import MAX_MESSAGE, FramingError
 from cluster.transport.register_codec import pack_request, unpack_reply
-from cluster.wire import Header, Refusal, Refused, WireError, make_header, merge
+from cluster.wire import Header, Refused, WireError, make_header, merge
 
 _CLOSE_SECONDS = 1.0
 ReplyTo = Callable[[Reply], None]
@@ -26,9 +28,9 @@ ReplyTo = Callable[[Reply], None]
 class RefusedError(TransportError):
     """The peer did not carry the call out."""
 
-    def __init__(self, refused: Refused, epoch: int) -> None:
+    def __init__(self, refused: Refused) -> None:
         super().__init__(f"{refused.kind.value}: {refused.detail}")
-        self.kind, self.epoch = refused.kind, epoch
+        self.kind = refused.kind
 
 
 class TooLargeError(WireError):
@@ -46,6 +48,7 @@ class Identity:
     node: NodeId
     epoch: Callable[[], int]
     start: int  # random per process start, 63 bits
+    on_newer: Callable[[NodeId], None] = lambda _: None  # a peer goes by a newer layout
 
 
 @attrs.frozen
@@ -98,6 +101,8 @@ class RemoteNode:
         self._nursery: trio.Nursery | None = None
         self._states: dict[DriveId, DriveState] = {}
         self.is_up, self.reason = False, f"node {peer} has not answered yet"
+        self._latency = Latency()
+        self._while_up: set[trio.CancelScope] = set()
         self._changed = trio.Event()
 
     # -- what is known
@@ -107,6 +112,11 @@ class RemoteNode:
         if not self.is_up:
             return DriveState.MISSING
         return self._states.get(drive, DriveState.MISSING)
+
+    @property
+    def cost(self) -> float:
+        """Smoothed seconds of a round trip; inf while the peer does not answer."""
+        return self._latency.seconds if self.is_up else math.inf
 
     def note_state(self, drive: DriveId, state: DriveState | None) -> None:
         """A reply has told the drive's state."""
@@ -121,9 +131,24 @@ class RemoteNode:
     def _set_up(self, *, is_up: bool, reason: str) -> None:
         if is_up is not self.is_up:
             self.is_up, self.reason = is_up, reason
+            if not is_up:
+                for scope in self._while_up:
+                    scope.cancel()
             self._runtime.emit(PeerChanged(self.peer, is_up, reason))
             changed, self._changed = self._changed, trio.Event()
             changed.set()
+
+    @contextmanager
+    def while_up(self) -> Iterator[None]:
+        """Cancel the block when the peer ceases to answer. Raises PeerDownError then."""
+        with trio.CancelScope() as scope:
+            self._while_up.add(scope)
+            try:
+                yield
+            finally:
+                self._while_up.discard(scope)
+        if scope.cancelled_caught:
+            raise PeerDownError(self.reason)
 
     # -- calls
 
@@ -162,6 +187,10 @@ class RemoteNode:
                 return await self.receive(call)
         raise TransportError(f"node {self.peer} did not answer in time")
 
+    async def forget(self, names: Sequence[bytes]) -> None:
+        """Tell the peer that these system documents have changed. Raises CALL_ERRORS."""
+        await self.ask(rpc.Forget(tuple(names)))
+
     async def receive(self, call: Call) -> rpc.ReplyWord:
         """The next reply. Raises CALL_ERRORS; RefusedError for a call that was not carried out."""
         return self._read_reply(await call.receive_message())
@@ -171,8 +200,10 @@ class RemoteNode:
         is_ours = message.header.cluster == self._me.cluster
         if is_ours:
             merge(message.header, self._clock, self._runtime.wall_ms())
+            if message.header.epoch > self._me.epoch():
+                self._me.on_newer(self.peer)
         if isinstance(message.word, Refused):
-            raise RefusedError(message.word, message.header.epoch)
+            raise RefusedError(message.word)
         if not is_ours:
             raise WireError("the reply comes from another cluster")
         return message.word
@@ -224,9 +255,6 @@ class RemoteNode:
                 await exchange.run()
         except TooLargeError as error:
             await self._exchange_halves(batch, exchange, error)
-        except RefusedError as error:
-            stale = error.kind is Refusal.STALE_EPOCH
-            exchange.fail(StaleEpoch(error.epoch) if stale else Failed(str(error)))
         except CALL_ERRORS as error:
             # The operations may have had their effect; a proposer counts Failed as "no answer that helps".
             exchange.fail(Failed(str(error)))
@@ -248,6 +276,7 @@ class RemoteNode:
         while True:
             reason = f"node {self.peer} does not answer"
             pong: rpc.ReplyWord | None = None
+            asked_at = trio.current_time()
             with trio.move_on_after(settings.ping_timeout_seconds):
                 try:
                     async with self.open_call(
@@ -257,6 +286,7 @@ class RemoteNode:
                 except CALL_ERRORS as error:
                     reason = f"node {self.peer} does not answer: {error}"
             if isinstance(pong, rpc.Pong):
+                self._latency.note(trio.current_time() - asked_at)
                 self._states = {DriveId(drive): state for drive, state in pong.states.items()}
                 self._set_up(is_up=True, reason="")
             else:

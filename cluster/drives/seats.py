@@ -6,7 +6,7 @@ that failed (FAULTY) does not come back: the other drives remember it, until it 
 """
 
 import errno
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from cluster.drives.absent_drive import AbsentDrive
-from cluster.drives.drive import Drive, DriveState
+from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, Seat, heal_copies, look_again, remember_fault
 from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
@@ -59,21 +59,13 @@ class Seats:
         self._plan, self._runtime = plan, runtime
         self._settings, self._files, self._look_seconds = settings, files, look_seconds
         self._paths = [seat.path for seat in plan.seats]
-        self.drives: Sequence[Drive] = [AbsentDrive(seat) for seat in plan.seats]
-        self._sets: Mapping[int, Sequence[Drive]] = {}
+        self.drives: Sequence[LocalDrive | AbsentDrive] = [AbsentDrive(s) for s in plan.seats]
+        self.by_id = {drive.drive_id: drive for drive in self.drives}
 
-    def drives_of(self, set_id: int) -> Sequence[Drive]:
-        """The drives of a set by position. Another list after every change: a round keeps the one it began with."""
-        return self._sets[set_id]
-
-    def _place(self, index: int, drive: Drive) -> None:
+    def _place(self, index: int, drive: LocalDrive | AbsentDrive) -> None:
+        # Another list and another mapping: whoever works with the former ones is not disturbed.
         self.drives = [*self.drives[:index], drive, *self.drives[index + 1 :]]
-        members = [seat.member for seat in self._plan.seats]
-        placed = sorted(zip(members, self.drives, strict=True), key=lambda pair: pair[0].position)
-        self._sets = {
-            set_id: [d for member, d in placed if member.set_id == set_id]
-            for set_id in {member.set_id for member in members}
-        }
+        self.by_id = {drive.drive_id: drive for drive in self.drives}
 
     async def keep(self, index: int, known: trio.Event) -> None:
         """Keep one seat for ever; sets `known` when its drive serves or cannot. Raises ConfigError before that."""

@@ -1,6 +1,6 @@
-"""The drives of this node for other nodes: one call, one stream, carried out at most once."""
+"""What this node does for others, its drives above all: one call, one stream, carried out at most once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -12,6 +12,7 @@ from cluster.drives import rpc_messages as rpc
 from cluster.drives.carry_out import Batch, Caller, use_drive
 from cluster.drives.drive import Drive
 from cluster.ids import ClusterId, DriveId, NodeId
+from cluster.membership.messages import HeartbeatError
 from cluster.runtime import Runtime
 from cluster.transport.base import TransportError
 from cluster.transport.calls import Call
@@ -20,6 +21,7 @@ from cluster.transport.replay import ReplayGuard
 from cluster.wire import Header, Refusal, Refused, WireError, judge, make_header, merge
 
 _CLOSE_SECONDS = 1.0
+OnGossip = Callable[[NodeId, bytes], Awaitable[bytes]]
 
 
 @attrs.frozen
@@ -28,14 +30,6 @@ class CallMalformed:
 
     peer: NodeId
     reason: str
-
-
-@attrs.frozen
-class NewerLayoutSeen:
-    """Event: a peer goes by a newer layout than we do; it is to be fetched."""
-
-    peer: NodeId
-    epoch: int
 
 
 @attrs.frozen(kw_only=True)
@@ -55,11 +49,18 @@ class DriveServer:
         cluster: ClusterId,
         node: NodeId,
         epoch: Callable[[], int],
-        drives: Mapping[DriveId, Drive],
+        drives: Callable[[], Mapping[DriveId, Drive]],
         clock: HybridClock,
         runtime: Runtime,
+        is_member: Callable[[NodeId], bool] = lambda _: True,
+        on_newer: Callable[[NodeId], None] = lambda _: None,
+        on_gossip: OnGossip | None = None,
         settings: ServerSettings | None = None,
+        forget: Callable[[Sequence[bytes]], None] = lambda _names: None,
     ) -> None:
+        """`on_newer` is told of a peer with a newer layout than ours, `forget` which system documents one has changed."""
+        self._is_member, self._on_newer, self._on_gossip = is_member, on_newer, on_gossip
+        self.forget = forget
         self._cluster, self._node, self._epoch = cluster, node, epoch
         self._drives, self._clock, self._runtime = drives, clock, runtime
         self._settings = settings if settings is not None else ServerSettings()
@@ -87,20 +88,20 @@ class DriveServer:
 
     async def _answer(self, peer: NodeId, call: Call, request: rpc.RequestMessage) -> None:
         caller = Caller(call, partial(self._header, request.header))
-        refused = self._refuse(peer, request.header)
+        refused = self._refuse(peer, request)
         if refused is not None:
             await caller.reply(refused, last=True)
             await call.close()
             return
         with trio.move_on_after(request.header.timeout_ms / 1000) as patience:
-            await self._carry_out(caller, request.word)
+            await self._carry_out(peer, caller, request.word)
             await call.close()
         if patience.cancelled_caught:
             await call.cancel("the caller's time is over")
 
-    def _refuse(self, peer: NodeId, header: Header) -> Refused | None:
-        now = self._runtime.wall_ms()
-        refused = judge(header, cluster=self._cluster, epoch=self._epoch(), wall_ms=now)
+    def _refuse(self, peer: NodeId, request: rpc.RequestMessage) -> Refused | None:
+        header, now = request.header, self._runtime.wall_ms()
+        refused = judge(header, cluster=self._cluster, wall_ms=now)
         if header.cluster == self._cluster:
             merge(header, self._clock, now)
         if refused is not None:
@@ -112,7 +113,10 @@ class DriveServer:
         if self._under_way > self._settings.max_calls:
             return Refused(Refusal.OVERLOADED, f"{self._under_way} calls are under way")
         if header.epoch > self._epoch():
-            self._runtime.emit(NewerLayoutSeen(peer, header.epoch))
+            self._on_newer(peer)
+        # Gossip is how whoever missed a layout, or its own end, comes to know of it.
+        if not self._is_member(peer) and not isinstance(request.word, rpc.Gossip):
+            return Refused(Refusal.STRANGER, f"node {peer} is not in layout {self._epoch()}")
         return None
 
     def _header(self, request: Header) -> Header:
@@ -121,14 +125,25 @@ class DriveServer:
             start=request.start, number=request.number,
         )  # fmt: skip
 
-    async def _carry_out(self, caller: Caller, word: rpc.RequestWord) -> None:
-        if isinstance(word, rpc.Submit):
-            await Batch(self._drives, word).run(caller)
+    async def _carry_out(self, peer: NodeId, caller: Caller, word: rpc.RequestWord) -> None:
+        if isinstance(word, rpc.Gossip):
+            if self._on_gossip is None:
+                raise WireError("this node does not gossip")
+            try:
+                answer = await self._on_gossip(peer, word.heartbeat)
+            except HeartbeatError as error:
+                raise WireError(str(error)) from error
+            await caller.reply(rpc.Gossiped(answer), last=True)
+        elif isinstance(word, rpc.Submit):
+            await Batch(self._drives(), word).run(caller)
         elif isinstance(word, rpc.Ping):
-            states = {bytes(drive_id): drive.state for drive_id, drive in self._drives.items()}
+            states = {bytes(drive_id): drive.state for drive_id, drive in self._drives().items()}
             await caller.reply(rpc.Pong(states), last=True)
+        elif isinstance(word, rpc.Forget):
+            self.forget(word.names)
+            await caller.reply(rpc.Noted(), last=True)
         else:
-            drive = self._drives.get(DriveId(word.drive))
+            drive = self._drives().get(DriveId(word.drive))
             if drive is None:
                 trouble = rpc.Trouble(rpc.TroubleKind.FAILED, "the node has no such drive", None)
                 await caller.reply(trouble, last=True)

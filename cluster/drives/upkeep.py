@@ -8,7 +8,7 @@ from typing import Protocol
 import apsw
 import trio
 
-from cluster.drives.drive import VOTING, DriveError, DriveState
+from cluster.drives.drive import ANSWERING, DriveError, DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.file_threads import FileThreads
 from cluster.drives.group_commit import GroupCommit
@@ -109,7 +109,7 @@ class Upkeep:
             nursery.start_soon(self._every, periods.collect_seconds, self._drive.collect)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        while self._drive.state in VOTING:
+        while self._drive.state in ANSWERING:
             # Spread over the period, so that the drives of a node do not checkpoint at the same moment.
             await trio.sleep(seconds * (0.75 + self._runtime.rng.random() / 2))
             await self._attempt(work)

@@ -103,6 +103,11 @@ class Membership:
         """Look again: the layout is a newer one, or somebody is to be pinged."""
         self._kicked.set()
 
+    def hurry(self, peer: NodeId) -> None:
+        """Ping it now: it has news."""
+        self.detector.hurry(trio.current_time(), [peer])
+        self.kick()
+
     async def answer(self, sender: NodeId, data: bytes) -> bytes:
         """The answer to a ping; `sender` is who the transport says it is, member or not. Raises HeartbeatError."""
         ping = decode_heartbeat(data)

@@ -1,13 +1,14 @@
 """One ballot of one operation: PREPARE and ACCEPT to all home drives, then LEARN, without a task switch in between."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import attrs
 import trio
 
 from cluster.clock import Ballot
-from cluster.drives.drive import Drive
 from cluster.ids import RowKey
+from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
 from cluster.register.messages import (
     Accept,
@@ -19,9 +20,19 @@ from cluster.register.messages import (
     Reply,
     Request,
 )
-from cluster.register.proposer import Committed, Declined, Outcome, Proposer, Retry, Send, Step
+from cluster.register.proposer import (
+    Behind,
+    Committed,
+    Declined,
+    Outcome,
+    Proposer,
+    Retry,
+    Send,
+    Step,
+)
 from cluster.register.records import BodyId, KeyState
 
+End: TypeAlias = Outcome | Retry | Behind
 FetchBodies = Callable[[KeyState], Awaitable[Mapping[BodyId, bytes] | None]]
 
 
@@ -31,12 +42,12 @@ class EarlyPrepare:
     So the promises of a staged PUT cost no round trip of their own. Either an Attempt takes it over, or `close` it.
     """
 
-    def __init__(self, drives: Sequence[Drive], watch: Watch, message: Prepare) -> None:
-        self.drives, self.message = drives, message
+    def __init__(self, members: Members, watch: Watch, message: Prepare) -> None:
+        self.members, self.message = members, message
         self.answers: list[tuple[int, Reply]] = []
         self.listener: Callable[[int, Reply], bool] | None = None
-        self.round = Round(drives, self._hear, watch)
-        for index in range(len(drives)):
+        self.round = Round(members.drives, self._hear, watch)
+        for index in members.readers:
             self.round.ask(index, message)
 
     def _hear(self, index: int, reply: Reply) -> bool:
@@ -56,7 +67,7 @@ class Attempt:
     def __init__(
         self,
         proposer: Proposer,
-        drives: Sequence[Drive],
+        members: Members,
         watch: Watch,
         *,
         row: RowKey,
@@ -64,25 +75,24 @@ class Attempt:
         early: EarlyPrepare | None = None,
     ) -> None:
         self._proposer = proposer
-        self._drives = drives
+        self._members = members
         self._watch = watch
         self._row = row
         self._fetch_bodies = fetch_bodies
         self._early = early
-        self._round = Round(drives, self._hear, watch) if early is None else early.round
+        self._round = Round(members.drives, self._hear, watch) if early is None else early.round
         self._sent: Accept | None = None
-        self._ended: Outcome | Retry | None = None
+        self._ended: End | None = None
         self._lacking: list[int] = []  # drives that asked for body rows
         self._collecting = False
         self._held_back: Step | None = None
 
-    async def run(
-        self, ballot: Ballot, *, round_seconds: float, straggler_seconds: float
-    ) -> Outcome | Retry:
+    async def run(self, ballot: Ballot, *, round_seconds: float, straggler_seconds: float) -> End:
         """One attempt. Cancellable until the ACCEPT goes out, not afterwards."""
-        message = self._proposer.begin(ballot).message
+        members = self._members
+        message = self._proposer.begin(ballot, members.epoch, members.electorate).message
         if self._early is None:
-            self._broadcast(message)
+            self._broadcast(message, members.readers)
         else:
             self._take_over(self._early)
         try:
@@ -105,10 +115,10 @@ class Attempt:
                 self._round.reopen()
                 await self._supply_bodies()
 
-    def _broadcast(self, message: Request) -> None:
+    def _broadcast(self, message: Request, indexes: Iterable[int]) -> None:
         # Local drives often answer within submit: what that leads to waits until the loop is through.
         self._collecting = True
-        for index in range(len(self._drives)):
+        for index in indexes:
             self._round.ask(index, message)
             if self._held_back is not None:
                 break
@@ -134,7 +144,7 @@ class Attempt:
             assert isinstance(step.message, Accept)
             self._sent = step.message
             self._round.shielded = True
-            self._broadcast(step.message)
+            self._broadcast(step.message, range(len(self._members.drives)))
         else:
             self._ended = step
 
@@ -168,19 +178,20 @@ class Attempt:
 
     def _spread(self, ballot: Ballot, straggler_seconds: float) -> None:
         """Tell all drives that the state is chosen; later, tell the acceptors who missed it (their hint rows)."""
-        for drive in self._drives:
+        drives = self._members.drives
+        for drive in drives:
             drive.submit(Learn(row=self._row, ballot=ballot), _ignore)
 
         def conclude() -> None:
             self._round.close()
             accepted = self._proposer.accepted
-            if accepted.bit_count() < len(self._drives):
+            if accepted.bit_count() < len(drives):
                 told = Learn(row=self._row, ballot=ballot, acceptors=accepted)
-                for index, drive in enumerate(self._drives):
+                for index, drive in enumerate(drives):
                     if accepted >> index & 1:
                         drive.submit(told, _ignore)
 
-        if self._proposer.accepted.bit_count() == len(self._drives):
+        if self._proposer.accepted.bit_count() == len(drives):
             conclude()
         else:
             self._watch.later(straggler_seconds, conclude)

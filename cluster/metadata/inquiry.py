@@ -1,35 +1,34 @@
 """Asking drives without changing anything: a read quorum's answers, and a question to one drive."""
 
-from collections.abc import Sequence
-
 import trio
 
 from cluster.drives.drive import Drive
+from cluster.drives.nearness import order
+from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
-from cluster.register.messages import Page, Reply, Request, StaleBucket, Value
+from cluster.register.messages import Page, Reply, Request, StaleBucket, StaleEpoch, Value
 
 
 class Inquiry:
-    """One question to as many drives as it takes to hear `needed` of them; the others are asked when some fail or are late."""
+    """One question to as many voting drives as make a read quorum; the others are asked when some fail or are late."""
 
-    def __init__(
-        self, drives: Sequence[Drive], request: Request, needed: int, watch: Watch
-    ) -> None:
+    def __init__(self, members: Members, request: Request, watch: Watch) -> None:
         self._request = request
-        self.needed = needed
-        self._waiting = range(len(drives)).__iter__()
+        self.members = members
+        self.needed = members.electorate.read.needed
+        readers = order(members.drives, members.readers)
+        self._waiting = iter(readers)
         self._open = 0
-        self._left = len(drives)
+        self._left = len(readers)
         self._everybody = False
-        self._round = Round(drives, self._hear, watch)
-        self.values: list[Value] = []
+        self._round = Round(members.drives, self._hear, watch)
+        self.values: dict[int, Value] = {}
         self.pages: dict[int, Page] = {}
-        self.stale = False
+        self.stale = False  # the bucket is fenced at a higher epoch
+        self.newer_epoch = 0  # of a layout that a drive goes by and we do not
 
-    async def run(
-        self, *, everybody: bool, hedge_seconds: float, round_seconds: float
-    ) -> list[Value]:
-        """The answers; fewer than `needed` when too many drives failed or `round_seconds` passed."""
+    async def run(self, *, everybody: bool, hedge_seconds: float, round_seconds: float) -> None:
+        """Ask; there are fewer than `needed` answers when too many drives failed or `round_seconds` passed."""
         self._everybody = everybody
         if everybody:
             self._ask_rest()
@@ -41,14 +40,13 @@ class Inquiry:
             self._round.on_hedge = self._ask_rest
             await self._round.wait(round_seconds)
         self._round.close()
-        return self.values
 
     @property
     def _heard(self) -> int:
         return len(self.values) + len(self.pages)
 
     def _is_enough(self) -> bool:
-        if self.stale:
+        if self.stale or self.newer_epoch:
             return True
         if self._everybody and self._open:
             return False
@@ -67,11 +65,13 @@ class Inquiry:
     def _hear(self, index: int, reply: Reply) -> bool:
         self._open -= 1
         if isinstance(reply, Value):
-            self.values.append(reply)
+            self.values[index] = reply
         elif isinstance(reply, Page):
             self.pages[index] = reply
         else:
             self.stale = self.stale or isinstance(reply, StaleBucket)
+            if isinstance(reply, StaleEpoch) and reply.epoch > self.members.epoch:
+                self.newer_epoch = max(self.newer_epoch, reply.epoch)
             if self._left and self._heard + self._open < self.needed:
                 self._ask_next()
         return self._is_enough()

@@ -8,17 +8,18 @@ for a living row, because an unchosen tombstone on a minority may hide a chosen 
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import attrs
 import trio
 
-from cluster.errors import QuorumError, StaleBucketError
+from cluster.errors import QuorumError
 from cluster.ids import BucketId, RowKey
 from cluster.metadata.table import RegisterRef, Table
 from cluster.register.keys import object_row, successor
-from cluster.register.messages import CHOSEN, LIVE, Page, Scan, ScanRow, ScanUploads
+from cluster.register.messages import CHOSEN, LIVE, Page, Request, Scan, ScanRow, ScanUploads
 from cluster.register.records import KeyState, decode_state
 
 PAGE_ROWS = 1024  # one more than S3 asks for in one round
@@ -79,16 +80,8 @@ class Scanner:
             found: list[Found] = []
             cursor: RowKey | None = object_row(bucket, start)
             while cursor is not None and len(found) < limit:
-                pages = await self._ask(
-                    set_id,
-                    ScanUploads(
-                        bucket=bucket,
-                        start=cursor,
-                        limit=limit,
-                        epoch=self._table.epoch,
-                        bucket_epoch=bucket_epoch,
-                    ),
-                )
+                ask = partial(_scan_uploads, bucket, bucket_epoch, cursor, limit)
+                pages = await self._ask(set_id, ask)
                 cursor, views = _complete_rows(pages)
                 for view in views:
                     reading = await self._table.read(RegisterRef(view.row, set_id, bucket_epoch))
@@ -105,18 +98,8 @@ class Scanner:
         while cursor is not None and len(found) < limit:
             if span.stop is not None and cursor >= span.stop:
                 return found, None
-            pages = await self._ask(
-                set_id,
-                Scan(
-                    start=cursor,
-                    stop=span.stop,
-                    limit=min(PAGE_ROWS, limit - len(found)),
-                    epoch=self._table.epoch,
-                    bucket_epoch=span.bucket_epoch,
-                    delimiter=span.delimiter,
-                    prefix_len=span.prefix_len,
-                ),
-            )
+            ask = partial(_scan, span, cursor, min(PAGE_ROWS, limit - len(found)))
+            pages = await self._ask(set_id, ask)
             cursor, views = _complete_rows(pages)
             for view in views:
                 if found and found[-1].prefix_end is not None and view.row < found[-1].prefix_end:
@@ -135,10 +118,8 @@ class Scanner:
             cursor = found[limit].row
         return found[:limit], cursor
 
-    async def _ask(self, set_id: int, request: Scan | ScanUploads) -> dict[int, Page]:
-        inquiry = await self._table.inquire(set_id, request)
-        if inquiry.stale:
-            raise StaleBucketError
+    async def _ask(self, set_id: int, ask: Callable[[int], Request]) -> dict[int, Page]:
+        inquiry = await self._table.inquire(set_id, ask)
         if len(inquiry.pages) < inquiry.needed:
             raise QuorumError(inquiry.needed, len(inquiry.pages))
         return inquiry.pages
@@ -162,6 +143,21 @@ class Scanner:
             if not alive:
                 return None
         return Found(prefix, None, RowKey(end))
+
+
+def _scan(span: Span, start: RowKey, limit: int, epoch: int) -> Scan:
+    return Scan(
+        start=start, stop=span.stop, limit=limit, epoch=epoch, bucket_epoch=span.bucket_epoch,
+        delimiter=span.delimiter, prefix_len=span.prefix_len,
+    )  # fmt: skip
+
+
+def _scan_uploads(
+    bucket: BucketId, bucket_epoch: int, start: RowKey, limit: int, epoch: int
+) -> ScanUploads:
+    return ScanUploads(
+        bucket=bucket, start=start, limit=limit, epoch=epoch, bucket_epoch=bucket_epoch
+    )
 
 
 class _View(NamedTuple):

@@ -5,59 +5,31 @@ commit prepares, evaluates its precondition and mutation on the newest state, an
 new state durably. From the first ACCEPT on it cannot be cancelled: a client that hangs up must not leave it half done.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
+from functools import partial
 
 import attrs
 import trio
 import xxhash
-from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO, Ballot, HybridClock
-from cluster.drives.drive import VOTING, Drive
-from cluster.errors import (
-    ClusterError,
-    CorruptError,
-    NotFoundError,
-    OutcomeUnknownError,
-    PreconditionError,
-    QuorumError,
-    StaleBucketError,
-    TooManyVersionsError,
-    UnavailableError,
-)
+from cluster.errors import CorruptError, QuorumError, StaleBucketError
 from cluster.ids import OpId, RowKey
-from cluster.layout import Layout
-from cluster.metadata.attempt import Attempt, EarlyPrepare
+from cluster.layout import SYSTEM, Layout
+from cluster.metadata.attempt import EarlyPrepare
+from cluster.metadata.commit import Committer, Revise, TableSettings, dated
 from cluster.metadata.inquiry import Inquiry, ask_one
+from cluster.metadata.members import DrivesOf, Members, MembersOf, members_under
 from cluster.metadata.rounds import Watch
-from cluster.quorum import Quorum
 from cluster.register.keys import system_row
-from cluster.register.messages import (
-    Body,
-    Prepare,
-    Query,
-    ReadBody,
-    Request,
-    StaleBucket,
-    Value,
-)
-from cluster.register.mutations import CompleteUpload, Mutation, Precondition, PutVersion, Refused
-from cluster.register.proposer import (
-    MAX_TRIES,
-    Committed,
-    Declined,
-    Operation,
-    Outcome,
-    Proposer,
-    Retry,
-    Stale,
-    TooOld,
-    Unknown,
-    newest,
-)
+from cluster.register.messages import Body, Prepare, Query, ReadBody, Request
+from cluster.register.mutations import Mutation, Precondition, PutVersion
+from cluster.register.proposer import Committed, Operation, newest
 from cluster.register.records import BodyId, BodyRef, KeyState, Register, Version
 from cluster.runtime import Runtime
+
+_LOOKS = 4  # at layouts that are newer and newer, for one question
 
 
 @attrs.frozen
@@ -78,19 +50,16 @@ class Reading:
     bodies: Mapping[BodyId, bytes]
 
 
-@attrs.frozen(kw_only=True)
-class TableSettings:
-    """Seconds; the simulator turns them nasty."""
+@attrs.frozen
+class _Answer:
+    inquiry: Inquiry
+    best: Register
+    known: bool  # to be chosen
 
-    round_seconds: float = (
-        5.0  # drives that have not answered by then count as silent for this attempt
-    )
-    hedge_seconds: float = 0.05
-    reread_seconds: float = 0.02
-    backoff_seconds: float = 0.005
-    straggler_seconds: float = 1.0
-    op_ttl_ms: int = 5 * 60 * 1000
-    ring_kept: int = 64
+
+async def _stay(_: int) -> None:
+    """Without a way to fetch layouts: whoever is behind stays so."""
+    await trio.lowlevel.checkpoint()
 
 
 class Table:
@@ -99,29 +68,30 @@ class Table:
     def __init__(
         self,
         *,
-        drives_of: Callable[[int], Sequence[Drive]],
+        drives_of: DrivesOf,
         layout: Callable[[], Layout],
         clock: HybridClock,
         runtime: Runtime,
         settings: TableSettings | None = None,
+        catch_up: Callable[[int], Awaitable[None]] = _stay,
     ) -> None:
-        self._drives_of = drives_of
-        self._layout = layout
+        """`catch_up` returns when the layout of that epoch has been fetched, or could not be for a while."""
+        self.members_of: MembersOf = members_under(layout, drives_of)
         self.clock = clock
         self._runtime = runtime
         self._settings = settings if settings is not None else TableSettings()
+        self._catch_up = catch_up
         self.watch = Watch()
+        self._committer = Committer(
+            watch=self.watch, clock=clock, runtime=runtime, settings=self._settings, catch_up=catch_up
+        )  # fmt: skip
 
-    def over(self, drives_of: Callable[[int], Sequence[Drive]]) -> "Table":
-        """The same table, asked through other drives of the same sets; `run` of this one keeps its deadlines."""
+    def over(self, members: Mapping[int, Members]) -> "Table":
+        """The same table, asked through these members alone; `run` of this one keeps its deadlines."""
         other = copy(self)
-        other._drives_of = drives_of  # noqa: SLF001 - our own class
+        other.members_of = members.__getitem__
+        other._catch_up = _stay  # noqa: SLF001 - our own class
         return other
-
-    @property
-    def epoch(self) -> int:
-        """Of the layout that requests are addressed under."""
-        return self._layout().epoch
 
     async def run(self) -> None:
         """Keep the deadlines of all operations."""
@@ -134,39 +104,48 @@ class Table:
 
         Raises QuorumError, StaleBucketError when the bucket is fenced at a higher epoch.
         """
-        answers = await self._query(ref, bodies=bodies, everybody=False)
-        best, known = newest([value.register for value in answers], self._quorum(ref))
-        if not known:
+        found = await self._query(ref, bodies=bodies, everybody=False)
+        if not found.known:
             await trio.sleep(self._settings.reread_seconds)
-            answers = await self._query(ref, bodies=bodies, everybody=True)
-            best, known = newest([value.register for value in answers], self._quorum(ref))
-        if not known:
-            confirmed = await self._run(ref, self._operation(ref, None))
-            best = Register(ballot=confirmed.ballot, state=confirmed.state, chosen=True)
-        for value in answers:
+            found = await self._query(ref, bodies=bodies, everybody=True)
+        best = found.best if found.known else await self.confirm(ref)
+        for value in found.inquiry.values.values():
             if value.register.ballot == best.ballot:
                 return Reading(best.ballot, best.state, value.bodies)
         return Reading(best.ballot, best.state, {})
 
-    async def _query(self, ref: RegisterRef, *, bodies: bool, everybody: bool) -> list[Value]:
-        query = Query(row=ref.row, epoch=self.epoch, bucket_epoch=ref.bucket_epoch, bodies=bodies)
-        inquiry = await self.inquire(ref.set_id, query, everybody=everybody)
-        if inquiry.stale:
-            raise StaleBucketError
+    async def _query(self, ref: RegisterRef, *, bodies: bool, everybody: bool) -> "_Answer":
+        def ask(epoch: int) -> Query:
+            return Query(row=ref.row, epoch=epoch, bucket_epoch=ref.bucket_epoch, bodies=bodies)
+
+        inquiry = await self.inquire(ref.set_id, ask, everybody=everybody)
         if len(inquiry.values) < inquiry.needed:
             raise QuorumError(inquiry.needed, len(inquiry.values))
-        return inquiry.values
+        registers = {index: value.register for index, value in inquiry.values.items()}
+        best, known = newest(registers, inquiry.members.electorate)
+        return _Answer(inquiry, best, known)
 
-    async def inquire(self, set_id: int, request: Request, *, everybody: bool = False) -> Inquiry:
-        """Ask a read quorum of a set (or everybody); the caller looks at what came of it."""
-        drives = self._drives_of(set_id)
-        inquiry = Inquiry(drives, request, Quorum(len(drives)).read, self.watch)
-        await inquiry.run(
-            everybody=everybody,
-            hedge_seconds=self._settings.hedge_seconds,
-            round_seconds=self._settings.round_seconds,
-        )
-        return inquiry
+    async def inquire(
+        self, set_id: int, ask: Callable[[int], Request], *, everybody: bool = False
+    ) -> Inquiry:
+        """Ask a read quorum of a set (or everybody) what `ask` makes of the layout's epoch; there may be too few answers.
+
+        Raises StaleBucketError.
+        """
+        looks = 0
+        while True:
+            members, looks = self.members_of(set_id), looks + 1
+            inquiry = Inquiry(members, ask(members.epoch), self.watch)
+            await inquiry.run(
+                everybody=everybody,
+                hedge_seconds=self._settings.hedge_seconds,
+                round_seconds=self._settings.round_seconds,
+            )
+            if inquiry.stale:
+                raise StaleBucketError
+            if not inquiry.newer_epoch or looks == _LOOKS:
+                return inquiry
+            await self._catch_up(inquiry.newer_epoch)
 
     async def read_body(self, ref: RegisterRef, body: BodyRef) -> bytes | None:
         """A body row from any drive that has it; None: no drive has (any more), so read the register again.
@@ -174,13 +153,10 @@ class Table:
         Raises CorruptError where a copy exists and none matches its digest.
         """
         corrupt = False
-        for drive in self._drives_of(ref.set_id):
-            reply = await ask_one(
-                drive,
-                ReadBody(row=ref.row, body=body.id, epoch=self.epoch),
-                self.watch,
-                self._settings.round_seconds,
-            )
+        members = self.members_of(ref.set_id)
+        question = ReadBody(row=ref.row, body=body.id, epoch=members.epoch)
+        for drive in members.drives:
+            reply = await ask_one(drive, question, self.watch, self._settings.round_seconds)
             if isinstance(reply, Body) and reply.data is not None:
                 if xxhash.xxh3_128_digest(reply.data) == body.digest:
                     return reply.data
@@ -199,94 +175,49 @@ class Table:
         expect: tuple[Precondition, ...] = (),
         bodies: Mapping[BodyId, bytes] | None = None,
         early: EarlyPrepare | None = None,
+        revise: Revise | None = None,
     ) -> Committed:
         """Apply a mutation to the newest state, if the preconditions hold on it.
 
-        Raises PreconditionError, NotFoundError("upload") where UploadOpen does not hold, StaleBucketError,
-        QuorumError (nothing took effect), OutcomeUnknownError.
+        `revise` is asked before every attempt what the layout has made of the mutation. Raises PreconditionError,
+        NotFoundError("upload") where UploadOpen does not hold, StaleBucketError, QuorumError (nothing took effect),
+        OutcomeUnknownError.
         """
-        return await self._run(ref, self._operation(ref, mutation, expect, bodies), early)
+        operation = self._operation(ref, mutation, expect, bodies)
+        return await self._carry_out(ref, operation, early, revise)
 
     def prepare(self, ref: RegisterRef) -> EarlyPrepare:
         """Ask for promises before the mutation is known: for one `commit` to come, which then owns them."""
+        members = self.members_of(ref.set_id)
         message = Prepare(
             row=ref.row,
             ballot=self.clock.tick(),
-            epoch=self.epoch,
+            epoch=members.epoch,
             bucket_epoch=ref.bucket_epoch,
         )
-        return EarlyPrepare(self._drives_of(ref.set_id), self.watch, message)
+        return EarlyPrepare(members, self.watch, message)
 
-    async def confirm(self, ref: RegisterRef) -> Register:
-        """The state of a register after writing it back at a fresh ballot where it was not known to be chosen."""
-        done = await self._run(ref, self._operation(ref, None))
+    async def confirm(self, ref: RegisterRef, *, rewrite: bool = False) -> Register:
+        """The state of a register after writing it back at a fresh ballot where it was not known to be chosen.
+
+        `rewrite`: also where it was, so that all that is older is fenced, and a corrupt copy replaced.
+        """
+        operation = attrs.evolve(self._operation(ref, None), rewrite=rewrite)
+        done = await self._carry_out(ref, operation)
         return Register(ballot=done.ballot, state=done.state, chosen=True)
 
-    def _operation(
+    async def _carry_out(
         self,
         ref: RegisterRef,
-        mutation: Mutation | None,
-        expect: tuple[Precondition, ...] = (),
-        bodies: Mapping[BodyId, bytes] | None = None,
-    ) -> Operation:
-        op_hlc = self.clock.tick().hlc
-        return Operation(
-            row=ref.row,
-            epoch=self.epoch,
-            bucket_epoch=ref.bucket_epoch,
-            op_id=OpId(self._runtime.rng.randbytes(16)),
-            op_hlc=op_hlc,
-            mutation=_dated(mutation, op_hlc),
-            expect=expect,
-            bodies=bodies if bodies is not None else {},
-        )
-
-    async def _run(
-        self, ref: RegisterRef, operation: Operation, early: EarlyPrepare | None = None
+        operation: Operation,
+        early: EarlyPrepare | None = None,
+        revise: Revise | None = None,
     ) -> Committed:
-        drives = self._drives_of(ref.set_id)
-        settings = self._settings
-        # An ACCEPT that is known to reach too few could only leave its outcome open.
-        voters = sum(drive.state in VOTING for drive in drives)
-        if voters < Quorum(len(drives)).accept:
-            if early is not None:
-                early.close()
-            raise QuorumError(Quorum(len(drives)).accept, voters)
-        proposer = Proposer(
-            operation,
-            self._quorum(ref),
-            op_ttl_ms=settings.op_ttl_ms,
-            ring_kept=settings.ring_kept,
+        members_now, read_bodies = (
+            partial(self.members_of, ref.set_id),
+            partial(self._all_bodies, ref),
         )
-
-        async def fetch_bodies(state: KeyState) -> Mapping[BodyId, bytes] | None:
-            return await self._all_bodies(ref, state, operation.bodies)
-
-        while True:
-            attempt = Attempt(
-                proposer,
-                drives if early is None else early.drives,
-                self.watch,
-                row=ref.row,
-                fetch_bodies=fetch_bodies,
-                early=early,
-            )
-            ballot = self.clock.tick() if early is None else early.message.ballot
-            early = None  # another try is another ballot
-            step = await attempt.run(
-                ballot,
-                round_seconds=settings.round_seconds,
-                straggler_seconds=settings.straggler_seconds,
-            )
-            if not isinstance(step, Retry):
-                return _settle(step)
-            self.clock.see(step.low)
-            if proposer.tries >= MAX_TRIES:
-                if proposer.first_accept is not None:
-                    raise OutcomeUnknownError("no quorum accepted the write in time")
-                voters = sum(drive.state in VOTING for drive in drives)
-                raise QuorumError(self._quorum(ref).accept, voters)
-            await self._back_off(proposer)
+        return await self._committer.run(members_now, operation, read_bodies, early, revise)
 
     async def _all_bodies(
         self, ref: RegisterRef, state: KeyState, own: Mapping[BodyId, bytes]
@@ -304,19 +235,29 @@ class Table:
                 bodies[version.body.id] = data
         return bodies
 
-    async def _back_off(self, proposer: Proposer) -> None:
-        seconds = self._settings.backoff_seconds * proposer.tries * (1 + self._runtime.rng.random())
-        with trio.CancelScope(shield=proposer.first_accept is not None):
-            await trio.sleep(seconds)
-
-    def _quorum(self, ref: RegisterRef) -> Quorum:
-        return Quorum(len(self._drives_of(ref.set_id)))
+    def _operation(
+        self,
+        ref: RegisterRef,
+        mutation: Mutation | None,
+        expect: tuple[Precondition, ...] = (),
+        bodies: Mapping[BodyId, bytes] | None = None,
+    ) -> Operation:
+        op_hlc = self.clock.tick().hlc
+        return Operation(
+            row=ref.row,
+            bucket_epoch=ref.bucket_epoch,
+            op_id=OpId(self._runtime.rng.randbytes(16)),
+            op_hlc=op_hlc,
+            mutation=dated(mutation, op_hlc),
+            expect=expect,
+            bodies=bodies if bodies is not None else {},
+        )
 
     # -- documents of the cluster itself
 
     def system_ref(self, name: bytes) -> RegisterRef:
         """The register of a system document."""
-        return RegisterRef(system_row(name), self._layout().system_set)
+        return RegisterRef(system_row(name), SYSTEM)
 
     async def read_document(self, name: bytes) -> tuple[bytes, Version] | None:
         """A system document and the version that holds it; None: there is none."""
@@ -359,41 +300,3 @@ class Table:
             expect=expect,
             bodies={body.id: data},
         )
-
-
-def _dated(mutation: Mutation | None, op_hlc: int) -> Mutation | None:
-    """The mutation with the start of its commit in the version that it introduces: the age rule looks at it."""
-    if isinstance(mutation, PutVersion | CompleteUpload):
-        return replace(mutation, version=replace(mutation.version, op_hlc=op_hlc))
-    return mutation
-
-
-def refusal(refused: Refused) -> ClusterError:
-    """The error for a precondition that does not hold."""
-    if refused.reason == "no-upload":
-        return NotFoundError("upload")
-    if refused.reason == "no-room":
-        return TooManyVersionsError(len(refused.base.versions))
-    return PreconditionError(
-        f"the precondition does not hold: {refused.reason}", absent=refused.reason == "absent"
-    )
-
-
-def _settle(outcome: Outcome) -> Committed:
-    match outcome:
-        case Committed():
-            return outcome
-        case Declined(refusal=refused):
-            raise refusal(refused)
-        case Unknown():
-            raise OutcomeUnknownError("the write may have taken effect")
-        case Stale(reply=StaleBucket(), sent=False):
-            raise StaleBucketError
-        case Stale(sent=True):
-            raise OutcomeUnknownError(
-                "the layout or the bucket changed while the write was under way"
-            )
-        case Stale():
-            raise UnavailableError("the layout has changed")
-        case TooOld():
-            raise UnavailableError("the upload took too long to be committed")

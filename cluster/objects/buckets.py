@@ -16,6 +16,7 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.ids import BucketId, RowKey
+from cluster.layout import SYSTEM
 from cluster.metadata.scan import Scanner, Span
 from cluster.metadata.table import Table
 from cluster.objects.context import Context
@@ -103,10 +104,9 @@ class Buckets:
         assert high is not None
         buckets: list[Bucket] = []
         cursor: RowKey | None = low
-        system = self._context.layout().system_set
         while cursor is not None:
             span = Span(start=cursor, stop=RowKey(high), bucket_epoch=0)
-            found, cursor = await Scanner(self._context.table).scan([system], span, 1000)
+            found, cursor = await Scanner(self._context.table).scan([SYSTEM], span, 1000)
             for item in found:
                 name = item.row[len(low) :].decode()
                 live = item.state.live if item.state is not None else None
@@ -142,8 +142,9 @@ class Buckets:
                 except PreconditionError:
                     continue  # somebody else changes it, too
             fence = Fence(bucket=record.bucket_id, bucket_epoch=record.epoch)
+            table = self._context.table
             for set_id in record.generation:
-                await fence_set(self._context.drives_of(set_id), fence, self._context.table.watch)
+                await fence_set(table.members_of(set_id), fence, table.watch)
             return _bucket(bucket.name, record)
         raise UnavailableError(f"bucket {bucket.name} is being changed")
 
@@ -180,11 +181,11 @@ class Buckets:
         head = HeadIs(stamp=stamp)
         fence = Fence(bucket=record.bucket_id, bucket_epoch=record.epoch + 1)
         fenced = {
-            set_id: await fence_set(self._context.drives_of(set_id), fence, table.watch)
+            set_id: await fence_set(table.members_of(set_id), fence, table.watch)
             for set_id in record.generation
         }
         # Any read quorum of fenced drives meets every accept quorum that a write at the old epoch can have had.
-        if not await _is_empty(table.over(fenced.__getitem__), record):
+        if not await _is_empty(table.over(fenced), record):
             again = msgspec.structs.replace(record, deleting=False, epoch=record.epoch + 1)
             await self._write(name, again, head)
             return False
@@ -193,7 +194,7 @@ class Buckets:
         dead = attrs.evolve(fence, dead=True)
         for set_id in record.generation:
             with contextlib.suppress(QuorumError):  # a hint that its rows may be dropped
-                await fence_set(self._context.drives_of(set_id), dead, table.watch)
+                await fence_set(table.members_of(set_id), dead, table.watch)
         return True
 
     async def _write(self, name: str, record: BucketRecord, expect: Absent | HeadIs) -> Ballot:

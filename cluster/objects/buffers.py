@@ -1,6 +1,7 @@
 """Buffers under one budget: whoever asks first is served first, and nobody waits while holding what others wait for."""
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -17,6 +18,7 @@ class BufferPool:
         self._waiting: deque[tuple[int, int, trio.Event]] = deque()
         self._free: dict[int, list[bytearray]] = {}
         self._kept = 0  # bytes of the free ones
+        self._willing: dict[object, Callable[[], None]] = {}  # oldest first
 
     @property
     def used(self) -> int:
@@ -30,8 +32,22 @@ class BufferPool:
 
     def try_lease(self, size: int, beside: int = 0) -> "Lease | None":
         """The same, if there is room and nobody waits."""
-        taken = self._try_reserve(size + beside, size)
+        taken = self._try_or_ask(size + beside, size)
         return Lease(self, self._take(size), beside) if taken else None
+
+    def hold_until_asked(self, holder: object, let_go: Callable[[], None]) -> None:
+        """Leases of `holder` are only good for something as long as nobody else needs them: then `let_go` is called, once.
+
+        `forget` the holder when it holds none any more.
+        """
+        if self._waiting:
+            let_go()
+        else:
+            self._willing[holder] = let_go
+
+    def forget(self, holder: object) -> None:
+        """The holder holds nothing that it could let go."""
+        self._willing.pop(holder, None)
 
     def recycle(self, buffer: memoryview) -> None:
         """Keep a buffer for the next who asks; its share of the budget is given back apart."""
@@ -47,7 +63,7 @@ class BufferPool:
 
     async def _reserve(self, size: int, reused: int) -> None:
         assert size <= self._budget
-        if self._try_reserve(size, reused):
+        if self._try_or_ask(size, reused):
             return
         turn = (size, reused, trio.Event())
         self._waiting.append(turn)
@@ -64,6 +80,14 @@ class BufferPool:
     def try_reserve(self, size: int) -> bool:
         """Take bytes of the budget if they are there and nobody waits."""
         return self._try_reserve(size, 0)
+
+    def _try_or_ask(self, size: int, reused: int) -> bool:
+        """Take bytes of the budget; where they are not there, the oldest of those who can let go has to."""
+        while not self._try_reserve(size, reused):
+            if not self._willing:
+                return False
+            self._willing.pop(next(iter(self._willing)))()
+        return True
 
     def _try_reserve(self, size: int, reused: int) -> bool:
         if self._waiting or size > self._left:

@@ -1,14 +1,21 @@
-"""One chunk of a body from any k of its n shards: each block's CRC and each stripe's digest is checked."""
+"""One chunk of a body from any k of its n shards: each block's CRC and each stripe's digest is checked.
 
+The nearest drives are asked first, those that have been slow last. One read that is late is joined by another, if the budget for
+that allows; reads that stall are, whatever it costs.
+"""
+
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import combinations, islice
+from operator import itemgetter
 
 import attrs
 import trio
 import xxhash
 
 from cluster.drives.drive import DriveError, ShardMissingError
+from cluster.drives.nearness import order
 from cluster.erasure.codec import codec_for
 from cluster.erasure.geometry import Geometry
 from cluster.erasure.shard_format import DIGEST_BYTES, ShardHeader, digest_root
@@ -48,10 +55,9 @@ class ChunkRead:
         ]  # fmt: skip
         self._lengths = piece.shape.block_lengths(piece.run.start, piece.run.stop)
         self._got: dict[int, Sequence[memoryview]] = {}
-        staged = [p for p in range(part.k + part.m) if part.staged >> p & 1]
-        late = [p for p in range(part.k + part.m) if not part.staged >> p & 1]
-        self._left = staged + late  # positions whose blocks have not been asked for
-        self._left_digests = staged + late
+        self._times = context.read_times
+        self._left = self._by_nearness()  # positions whose blocks have not been asked for
+        self._left_digests = list(self._left)
         self._open: set[int] = set()  # positions being asked for blocks, and for digests
         self._open_digests: set[int] = set()
         # A chunk that is the whole part proves itself: the record has the root over its digests.
@@ -60,6 +66,16 @@ class ChunkRead:
         self._missing: list[int] = []
         self._changed = trio.Event()
         self._scopes: list[trio.CancelScope] = []
+
+    def _by_nearness(self) -> list[int]:
+        now, staged = trio.current_time(), self._piece.part.staged
+        drives, is_slow = self._drives, self._times.is_slow
+        ranked = [
+            (not staged >> p & 1, is_slow(drives[p].drive_id, now), p)
+            for p in order(drives, range(len(drives)))
+        ]
+        ranked.sort(key=itemgetter(0, 1))
+        return [p for _, _, p in ranked]
 
     async def run(self, digests: bytes | None) -> tuple[Plain, bytes | None]:
         """The verified plaintext, and the part's stripe digests where they were needed or given.
@@ -96,17 +112,21 @@ class ChunkRead:
     async def _gather(self, wanted: int) -> None:
         """Blocks of `wanted` positions, or of as many as can be had; at least k, and the digests."""
         settings, needed = self._context.settings, self._piece.part.k
-        patience = settings.hedge_seconds or settings.stall_seconds
-        give_up = trio.current_time() + settings.stage_seconds
+        now = trio.current_time()
+        give_up, hedge_at = now + settings.stage_seconds, now + self._times.delay
         try:
             self._start(wanted)
             while len(self._got) < wanted or self._lacks_digests:
                 if not self._open and not (self._lacks_digests and self._open_digests):
                     break
                 self._changed = trio.Event()
-                with trio.move_on_after(patience) as late:
+                stalled_at = trio.current_time() + settings.stall_seconds
+                with trio.CancelScope(deadline=min(hedge_at, stalled_at)) as late:
                     await self._changed.wait()
-                if late.cancelled_caught and not self._start_more():
+                if late.cancelled_caught and hedge_at < stalled_at:
+                    hedge_at = math.inf
+                    self._hedge()
+                elif late.cancelled_caught and not self._start_more():
                     enough = len(self._got) >= needed and not self._lacks_digests
                     if enough or trio.current_time() > give_up:
                         break
@@ -141,13 +161,27 @@ class ChunkRead:
             started = True
         return started
 
-    def _start_blocks(self) -> None:
-        position = self._left.pop(0)
+    def _hedge(self) -> None:
+        """One more of what is late, from another node than it comes from, if there is one."""
+        if self._open and self._left:
+            if self._times.try_double():
+                self._start_blocks(self._elsewhere(self._left, self._open))
+        elif self._lacks_digests and self._left_digests and self._times.try_double():
+            self._start_digests(self._elsewhere(self._left_digests, self._open_digests))
+
+    def _elsewhere(self, choices: list[int], asked: set[int]) -> int:
+        seats = self._context.layout().erasure_set(self._piece.part.set_id).positions
+        nodes = {seats[position].node for position in asked}
+        return next((i for i, p in enumerate(choices) if seats[p].node not in nodes), 0)
+
+    def _start_blocks(self, choice: int = 0) -> None:
+        position = self._left.pop(choice)
         self._open.add(position)
+        self._times.note_start()
         self._spawn(partial(self._read, position))
 
-    def _start_digests(self) -> None:
-        position = self._left_digests.pop(0)
+    def _start_digests(self, choice: int = 0) -> None:
+        position = self._left_digests.pop(choice)
         self._open_digests.add(position)
         self._spawn(partial(self._read_digests, position))
 
@@ -163,11 +197,17 @@ class ChunkRead:
         self._context.nursery.start_soon(run)
 
     async def _read(self, position: int) -> None:
+        drive, begun = self._drives[position], trio.current_time()
         try:
-            blocks = await self._drives[position].read_blocks(
+            self._got[position] = await drive.read_blocks(
                 self._headers[position], self._piece.run.start, self._lengths
             )
-            self._got[position] = blocks
+            now = trio.current_time()
+            self._times.note(drive.drive_id, now - begun, now)
+        except trio.Cancelled:
+            now = trio.current_time()
+            self._times.note_given_up(drive.drive_id, now - begun, now)
+            raise
         except ShardMissingError:
             self._missing.append(position)
         except DriveError:

@@ -10,8 +10,11 @@ from cluster.drives.drive import Drive
 from cluster.ids import DataId, NodeId, new_data_id
 from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
+from cluster.objects.ack import AckPolicy
 from cluster.objects.buffers import BufferPool
+from cluster.objects.free_space import FreeSpace
 from cluster.objects.model import Bucket
+from cluster.objects.read_times import ReadTimes
 from cluster.placement import home_set
 from cluster.register.keys import object_row
 from cluster.runtime import Runtime
@@ -22,8 +25,9 @@ SMALL_WORK = 64 * 1024
 
 @attrs.frozen(kw_only=True)
 class ObjectSettings:
-    """Seconds and bytes."""
+    """Seconds and bytes; `ack` says which spread of shards a PUT waits for, up to `straggler_max_seconds`."""
 
+    ack: AckPolicy = "shards"
     buffer_budget: int = 96 * 1024 * 1024
     straggler_min_seconds: float = 0.05
     straggler_max_seconds: float = 1.0
@@ -33,7 +37,10 @@ class ObjectSettings:
     stage_seconds: float = 30.0  # without D durable shards by then the PUT fails
     retry_seconds: float = 3.0  # the same, while the body can still be coded anew for fewer drives
     fast_fill_seconds: float = 0.25  # a client that fills a buffer faster gets a whole chunk next
-    hedge_seconds: float | None = None  # start an extra shard read after that; None: off
+    hedge_share: float = (
+        0.03  # of the shard reads that may be doubled because they are late; 0: none
+    )
+    hedge_min_seconds: float = 0.02  # no read is late before
     stall_seconds: float = 2.0  # a shard read that takes longer is joined by one of parity
 
 
@@ -50,6 +57,8 @@ class Context:
     nursery: trio.Nursery  # lives as long as the server: stragglers are fed in it
     settings: ObjectSettings
     buffers: BufferPool
+    read_times: ReadTimes
+    free_space: FreeSpace
 
     def key_ref(self, bucket: Bucket, key: bytes) -> RegisterRef:
         """Where the register of an object key is."""

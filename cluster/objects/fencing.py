@@ -1,44 +1,47 @@
 """Fencing a bucket, and the view of a set in which only fenced drives answer."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import attrs
 
-from cluster.drives.drive import Drive, DriveError, DriveState, DriveStatus, Stage
+from cluster.drives.drive import DriveError, DriveState, DriveStatus, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.errors import QuorumError
 from cluster.ids import DataId, DriveId
+from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
-from cluster.quorum import Quorum
 from cluster.register.messages import Done, Fence, NotVoting, Reply, Request
 
 FENCE_SECONDS = 5.0
 LATECOMER_SECONDS = 0.1  # for the drives above the quorum: each one that is fenced has a vote
 
 
-async def fence_set(drives: Sequence[Drive], fence: Fence, watch: Watch) -> list[Drive]:
+async def fence_set(members: Members, fence: Fence, watch: Watch) -> Members:
     """The set as only its fenced drives know it: the others do not vote. Raises QuorumError."""
-    done: set[int] = set()
-    needed = Quorum(len(drives)).accept
-    wanted = needed
+    done = wanted = 0
+    drives, electorate = members.drives, members.electorate
 
     def hear(index: int, reply: Reply) -> bool:
+        nonlocal done
         if isinstance(reply, Done):
-            done.add(index)
-        return len(done) >= wanted
+            done |= 1 << index
+        return electorate.have_accepted(done) and done.bit_count() >= wanted
 
     asking = Round(drives, hear, watch)
     for index in range(len(drives)):
         asking.ask(index, fence)
     if await asking.wait(FENCE_SECONDS):
         wanted = len(drives)
-        if len(done) < wanted:
+        if done.bit_count() < wanted:
             asking.reopen()
             await asking.wait(LATECOMER_SECONDS)
     asking.close()
-    if len(done) < needed:
-        raise QuorumError(needed, len(done), "were fenced")
-    return [d if index in done else _Unfenced(d.drive_id) for index, d in enumerate(drives)]
+    if not electorate.have_accepted(done):
+        raise QuorumError(electorate.accept[0].needed, done.bit_count(), "were fenced")
+    fenced = [d if done >> i & 1 else _Unfenced(d.drive_id) for i, d in enumerate(drives)]
+    return attrs.evolve(members, drives=fenced)
 
 
 @attrs.frozen
@@ -46,6 +49,7 @@ class _Unfenced:
     """A drive that may hold rows which a writer can still add to: what it says of the bucket proves nothing."""
 
     drive_id: DriveId
+    cost: ClassVar[float] = math.inf
 
     @property
     def state(self) -> DriveState:

@@ -1,6 +1,7 @@
 """Storing a body: small ones in the record, others as shards; then one compare-and-set in the bucket's mode."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 import xxhash
@@ -8,15 +9,16 @@ from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveState
-from cluster.errors import StaleBucketError, StorageFullError
+from cluster.errors import StaleBucketError, StorageFullError, UnavailableError
 from cluster.ids import UploadId
+from cluster.layout import Layout
 from cluster.metadata.attempt import EarlyPrepare
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.large import store_large
 from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
-from cluster.quorum import Quorum
+from cluster.quorum import durable_shards
 from cluster.register.mutations import PutVersion, RoomForVersion
 from cluster.register.proposer import Committed
 from cluster.register.records import INLINE_LIMIT, BodyId, BodyRef, Part, Version
@@ -37,6 +39,7 @@ async def put_body(
     `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again,
     and the mode may be another.
     """
+    begun = context.layout()
     first = bytearray(INLINE_LIMIT + 1)
     filled = await fill(request.source, memoryview(first))
     bodies: dict[BodyId, bytes] = {}
@@ -61,12 +64,14 @@ async def put_body(
 
     async def commit(ref: RegisterRef, bucket: Bucket, early: EarlyPrepare | None) -> Version:
         named = bucket.names_versions and upload_id is None
+        mutation = PutVersion(version=version, named=named)
         done = await context.table.commit(
             ref,
-            PutVersion(version=version, named=named),
+            mutation,
             expect=(*request.expect, RoomForVersion()) if named else request.expect,
             bodies=bodies,
             early=early,
+            revise=partial(_revise, mutation, begun, context) if parts else None,
         )
         return committed_version(done, version, named=named)
 
@@ -75,6 +80,25 @@ async def put_body(
     except StaleBucketError:
         bucket = await renew()
         return await commit(attrs.evolve(ref, bucket_epoch=bucket.epoch), bucket, None)
+
+
+def _revise(mutation: PutVersion, begun: Layout, context: Context) -> PutVersion | None:
+    """Leave out the shards on drives that lost their place since. Raises UnavailableError where too few are left."""
+    layout = context.layout()
+    if layout is begun:
+        return None
+    version = mutation.version
+    parts = tuple(_still_held(part, begun, layout) for part in version.parts)
+    return replace(mutation, version=replace(version, parts=parts))
+
+
+def _still_held(part: Part, begun: Layout, layout: Layout) -> Part:
+    before, now = (of.erasure_set(part.set_id).positions for of in (begun, layout))
+    same = sum(1 << p for p in range(len(now)) if before[p].drive == now[p].drive)
+    staged = part.staged & same
+    if staged.bit_count() < durable_shards(part.k, part.k + part.m):
+        raise UnavailableError("drives were replaced while the body was stored on them")
+    return replace(part, staged=staged)
 
 
 @attrs.define
@@ -132,7 +156,10 @@ def committed_version(done: Committed, template: Version, *, named: bool) -> Ver
 
 def _require_room(context: Context, ref: RegisterRef) -> None:
     # The reserve of a full drive is there so that objects can be deleted, not for small new ones.
-    drives = context.drives_of(ref.set_id)
-    full = sum(drive.state is DriveState.READONLY for drive in drives)
-    if full > len(drives) - Quorum(len(drives)).accept:
-        raise StorageFullError(f"{full} of {len(drives)} drives are full")
+    members = context.table.members_of(ref.set_id)
+    full = 0
+    for index, drive in enumerate(members.drives):
+        if drive.state is DriveState.READONLY:
+            full |= 1 << index
+    if full and members.electorate.cannot_accept(full):
+        raise StorageFullError(f"{full.bit_count()} of {len(members.drives)} drives are full")

@@ -9,6 +9,8 @@ import trio
 from cluster.drives.drive import STAGING, Blob, Drive, DriveError, DriveFullError, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.errors import QuorumError, StorageFullError
+from cluster.ids import NodeId
+from cluster.objects.ack import is_spread
 from cluster.objects.buffers import Lease
 from cluster.objects.context import Context
 from cluster.quorum import durable_shards
@@ -59,6 +61,11 @@ class _Shard:
         if self.queue:  # it was not left out meanwhile
             self.queue.popleft()[1].release()
 
+    def let_go(self) -> None:
+        """Keep no memory."""
+        if self.queue:
+            self.drop()
+
     def drop(self) -> None:
         """Leave the drive out of this PUT."""
         self.dead = True
@@ -76,6 +83,7 @@ class Staging:
 
     _context: Context
     _drives: Sequence[Drive]
+    _nodes: Sequence[NodeId]  # by position
     _header: ShardHeader
     _avoid: frozenset[int]  # positions that failed this body before
     _shards: list[_Shard] = attrs.field(factory=list, init=False)
@@ -119,6 +127,11 @@ class Staging:
     def _needed(self) -> int:
         return durable_shards(self._header.k, self._header.k + self._header.m)
 
+    @property
+    def _is_spread(self) -> bool:
+        ack, k = self._context.settings.ack, self._header.k
+        return is_spread(ack, self._durable, self._alive_bits(), self._nodes, k)
+
     async def write(self, blocks: Sequence[Sequence[Blob]], lease: Lease) -> None:
         """Queue the next blocks of every position. Raises when fewer than D drives are left."""
         settings = self._context.settings
@@ -159,15 +172,20 @@ class Staging:
         if self._durable.bit_count() < len(self._alive):
             spent = trio.current_time() - self._first_at
             grace = max(2 * spent, settings.straggler_min_seconds)
+            patient_until = trio.current_time() + settings.straggler_max_seconds
             with trio.move_on_after(min(grace, settings.straggler_max_seconds)):
                 while self._durable.bit_count() < len(self._alive):
                     await self._changed.wait()
+            with trio.move_on_at(patient_until):
+                while not self._is_spread:
+                    await self._changed.wait()
         deadline = trio.current_time() + settings.straggler_feed_seconds
         for shard in self._alive:
-            if shard.queue:
-                shard.drop()  # it would keep memory that other requests wait for; healing owes it a shard
-            else:
-                shard.scope.deadline = deadline
+            shard.scope.deadline = deadline
+            if (
+                shard.queue
+            ):  # it keeps memory: when other requests wait for that, healing will owe it a shard
+                self._context.buffers.hold_until_asked(shard, shard.let_go)
         return self._durable
 
     def abort(self) -> None:
@@ -220,4 +238,5 @@ class Staging:
             shard.drop()
         if shard.scope.cancelled_caught:
             shard.drop()
+        self._context.buffers.forget(shard)
         self._wake()

@@ -11,17 +11,20 @@ from cluster.drives.drive import Drive
 from cluster.errors import StaleBucketError, SupersededError, UnavailableError
 from cluster.ids import NodeId
 from cluster.layout import Layout
-from cluster.metadata.table import Table, refusal
+from cluster.metadata.commit import refusal
+from cluster.metadata.table import Table
 from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
 from cluster.objects.delete import delete_object
+from cluster.objects.free_space import FreeSpace
 from cluster.objects.get import StoredObject, choose
 from cluster.objects.listing import list_objects
 from cluster.objects.listing_versions import list_versions
 from cluster.objects.model import Bucket, Listing, Object, PutRequest, VersionListing, VersionPlace
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
+from cluster.objects.read_times import ReadTimes
 from cluster.register.mutations import Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
@@ -43,6 +46,8 @@ class ObjectStore:
             table=table, drives_of=drives_of, layout=layout, clock=clock, runtime=runtime,
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
+            read_times=ReadTimes(chosen.hedge_share, chosen.hedge_min_seconds),
+            free_space=FreeSpace(),
         )  # fmt: skip
         buckets = Buckets(self._context)
         self._renew = buckets.renew

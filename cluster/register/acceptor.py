@@ -14,10 +14,12 @@ import attrs
 
 from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.ids import BucketId, DataId, RowKey, data_id_hlc
+from cluster.register.anti_entropy import Changed, Install, RowAt
 from cluster.register.keys import bucket_of
 from cluster.register.messages import (
     Accept,
     Accepted,
+    Done,
     Expired,
     Fence,
     Learn,
@@ -58,6 +60,7 @@ class Control:
     """The acceptor's durable values: read at open, made durable by the drive when a reply says so."""
 
     epoch: int = 1
+    layout: bytes = b""  # of that epoch, as it is stored; empty: it was never told one
     ceiling_ms: int = 0  # every promise ever given has a ballot of at most this hybrid time
     gc_floor: Ballot = BALLOT_ZERO
     fences: dict[BucketId, int] = attrs.field(factory=dict)  # bucket -> lowest epoch that is served
@@ -74,10 +77,14 @@ class Promised:
 
 @attrs.frozen(kw_only=True)
 class Write:
-    """Make this durable in one transaction, then reply Accepted."""
+    """Make this durable in one transaction, then reply Accepted (Done for an Install)."""
 
-    message: Accept
+    message: Accept | Install
     register: Register
+    missed: (
+        bool  # the replaced state is not the one that this was made of: some in between were missed
+    )
+    ceiling_ms: int | None
     drop_bodies: frozenset[BodyId]  # body rows of the replaced state that the new one does not use
     debt: tuple[Part, ...]  # introduced here without a shard on this drive: heal debt rows
     superseded: tuple[
@@ -92,6 +99,7 @@ class Chosen:
     register: Register
 
 
+CORRUPT_KEPT = 1024  # corrupt rows whose ceiling is remembered; of others the present one counts
 CORRUPT = object()  # what a drive passes as `held` for a row that failed its checksum
 
 
@@ -112,11 +120,24 @@ class Acceptor:
         self.boot_floor = floor_at(control.ceiling_ms) if control.ceiling_ms else BALLOT_ZERO
         self._promises: OrderedDict[RowKey, Ballot] = OrderedDict()
         self._promise_floor = BALLOT_ZERO  # forgotten promises of this process are all below
+        self._corrupt: OrderedDict[RowKey, Ballot] = OrderedDict()  # what was lost is below
+        self.voting = True  # False: it rebuilds itself, takes accepts, and counts for nobody
+
+    def gate_epoch(self, epoch: int) -> Reply | None:
+        """The refusal that every request meets whose layout epoch is not served; None: go on."""
+        return None if epoch == self.control.epoch else StaleEpoch(self.control.epoch)
+
+    def gate_vote(self, epoch: int) -> Reply | None:
+        """The refusal of what only a drive with a vote may say."""
+        if epoch == self.control.epoch and not self.voting:
+            return NotVoting("the drive is rebuilding")
+        return self.gate_epoch(epoch)
 
     def gate(self, row: RowKey, epoch: int, bucket_epoch: int) -> Reply | None:
-        """The refusal that every request meets whose layout epoch or bucket epoch is not served; None: go on."""
-        if epoch != self.control.epoch:
-            return StaleEpoch(self.control.epoch)
+        """The refusal of a data request: the layout epoch, the vote, the bucket's epoch; None: go on."""
+        return self.gate_vote(epoch) or self._gate_bucket(row, bucket_epoch)
+
+    def _gate_bucket(self, row: RowKey, bucket_epoch: int) -> Reply | None:
         fences = self.control.fences
         if fences:
             fence = fences.get(bucket_of(row))
@@ -139,12 +160,16 @@ class Acceptor:
         low = self.low(message.row, held)
         if message.ballot <= low:
             return Nack(low)
-        ceiling = None
-        if message.ballot.hlc > self.control.ceiling_ms:
-            ceiling = message.ballot.hlc + self.limits.ceiling_lease_ms
-            self.control.ceiling_ms = ceiling
+        ceiling = self._raise_ceiling(message.ballot)
         self._promise(message.row, message.ballot)
         return Promised(reply=Promise(held), ceiling_ms=ceiling)
+
+    def _raise_ceiling(self, ballot: Ballot) -> int | None:
+        """Everything promised or accepted stays below the ceiling: of a row that is lost, nothing else is known."""
+        if ballot.hlc <= self.control.ceiling_ms:
+            return None
+        self.control.ceiling_ms = ballot.hlc + self.limits.ceiling_lease_ms
+        return self.control.ceiling_ms
 
     def _promise(self, row: RowKey, ballot: Ballot) -> None:
         promises = self._promises
@@ -158,14 +183,17 @@ class Acceptor:
         self, message: Accept, held: Register | object, bodies_held: Collection[BodyId]
     ) -> Write | Reply:
         """Decide an ACCEPT; `bodies_held` are the row's body rows on this drive."""
-        refusal = self.gate(message.row, message.epoch, message.bucket_epoch)
+        refusal = self.gate_epoch(message.epoch) or self._gate_bucket(
+            message.row, message.bucket_epoch
+        )
         if refusal is not None:
             return refusal
         ballot = message.ballot
         fenced = max(self.control.gc_floor, self.boot_floor)
+        is_repair = not isinstance(held, Register)
         if not isinstance(held, Register):
             # A repair round: a full state above everything that the lost row can have held.
-            if ballot <= max(fenced, floor_at(self.control.ceiling_ms)):
+            if ballot <= max(fenced, self.note_corrupt(message.row)):
                 return NotVoting("the row is corrupt")
             held = Register()
         promised = self._promises.get(message.row, self._promise_floor)
@@ -179,15 +207,90 @@ class Acceptor:
         if any(body not in message.bodies and body not in bodies_held for body in needed):
             return NeedBodies()
         self._promise(message.row, ballot)
+        self._corrupt.pop(message.row, None)
         return Write(
             message=message,
             register=Register(ballot=ballot, state=message.state, chosen=False),
+            missed=is_repair or message.base != held.ballot,
+            ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
             debt=tuple(part for part in introduced(message.state, ballot) if self.lacks(part)),
-            superseded=tuple(record_data(held.state) - record_data(message.state))
-            if held.chosen
-            else (),
+            superseded=_superseded(held, message.state),
         )
+
+    def note_corrupt(self, row: RowKey) -> Ballot:
+        """A row fails its checksum: what it held is at most this, whatever is promised to other rows hereafter."""
+        corrupt = self._corrupt
+        bound = corrupt.setdefault(row, floor_at(self.control.ceiling_ms))
+        if len(corrupt) > CORRUPT_KEPT:
+            corrupt.popitem(last=False)
+        return bound
+
+    def install(
+        self,
+        message: Install,
+        held: Register | object,
+        bodies_held: Collection[BodyId],
+        *,
+        changed: bool,
+    ) -> Write | Chosen | Reply:
+        """Decide an INSTALL; `changed`: the row has changed since the message's version.
+
+        Judging that by the row alone is not enough: a purged row looks like one that never was.
+        """
+        refusal = self.gate_epoch(message.epoch)
+        if refusal is not None:
+            return refusal
+        bucket = bucket_of(message.row)
+        if bucket in self.control.dead:
+            return StaleBucket(self.control.fences[bucket])
+        if not isinstance(held, Register):
+            return NotVoting("the row is corrupt")
+        if changed:
+            return Changed()
+        ballot, state = message.ballot, message.state
+        if ballot < held.ballot or (self.voting and not message.chosen):
+            return Nack(held.ballot)
+        if ballot == held.ballot:
+            if held.chosen or not message.chosen:
+                return Done()
+            return Chosen(register=Register(ballot=ballot, state=held.state, chosen=True))
+        needed = state.body_ids()
+        if any(body not in message.bodies and body not in bodies_held for body in needed):
+            return NeedBodies()
+        parts = (part for version in state.versions for part in version.parts)
+        return Write(
+            message=message,
+            register=Register(ballot=ballot, state=state, chosen=message.chosen),
+            missed=True,
+            ceiling_ms=self._raise_ceiling(ballot),
+            drop_bodies=frozenset(bodies_held) - needed,
+            debt=tuple(part for part in parts if part.set_id == self.set_id),
+            superseded=_superseded(held, state),
+        )
+
+    def purge(self, named: RowAt, held: Register | object) -> bool:
+        """Whether a tombstone goes, and the floor up: above every ballot that its ring would have to recognise.
+
+        An operation that was applied below the tombstone may be proposed again until OP_TTL later, at any logical
+        time of that millisecond: a floor at the tombstone's own ballot would let it in.
+        """
+        if (
+            not isinstance(held, Register)
+            or held.ballot != named.ballot
+            or not held.chosen
+            or not held.state.is_tombstone
+        ):
+            return False
+        self.raise_floor(floor_at(named.ballot.hlc + self.limits.op_ttl_ms))
+        return True
+
+    def raise_floor(self, floor: Ballot) -> bool:
+        """Fence every row up to a ballot; False: that is fenced already. Durable before the reply."""
+        if floor <= self.control.gc_floor:
+            return False
+        self.control.gc_floor = floor
+        return True
 
     def is_expired(self, state: KeyState, ballot: Ballot) -> bool:
         """The age rule: a pure function of the record and its ballot (I8)."""
@@ -227,6 +330,10 @@ class Acceptor:
             return False
         self.control.fences[message.bucket] = max(standing, message.bucket_epoch)
         return True
+
+
+def _superseded(held: Register, state: KeyState) -> tuple[DataId, ...]:
+    return tuple(record_data(held.state) - record_data(state)) if held.chosen else ()
 
 
 def introduced(state: KeyState, ballot: Ballot) -> tuple[Part, ...]:

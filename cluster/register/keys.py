@@ -2,7 +2,7 @@
 
     object   bucket_id(16) ‖ b"o" ‖ key
     part     bucket_id(16) ‖ b"p" ‖ upload_id(16) ‖ part_number(2, big-endian) ‖ key of the upload
-    system   sixteen zero bytes ‖ b"s" ‖ name        (b"layout", b"bucket/NAME", b"root-key")
+    system   sixteen zero bytes ‖ b"s" ‖ name        (b"layout", b"bucket/NAME", b"root-key", b"access/user/NAME")
 
 Byte order of object rows within a bucket is the byte order of keys, which is the order that S3 lists in.
 """

@@ -13,6 +13,21 @@ import attrs
 
 from cluster.clock import Ballot
 from cluster.ids import BucketId, RowKey
+from cluster.register.anti_entropy import (
+    Changed,
+    Discard,
+    Have,
+    Held,
+    Install,
+    Purge,
+    RaiseFloor,
+    ShardPage,
+    Sync,
+    SyncPage,
+    Unreferenced,
+    Wanted,
+    Wants,
+)
 from cluster.register.records import BodyId, KeyState, Register, encode_state
 
 
@@ -111,7 +126,24 @@ class Fence:
     dead: bool = False  # the bucket is gone: its rows and data may be dropped
 
 
-Request = Prepare | Accept | Learn | Query | ReadBody | Scan | ScanUploads | Fence
+Request = (
+    Prepare
+    | Accept
+    | Learn
+    | Query
+    | ReadBody
+    | Scan
+    | ScanUploads
+    | Fence
+    | Have
+    | Purge
+    | Install
+    | Sync
+    | Wanted
+    | RaiseFloor
+    | Unreferenced
+    | Discard
+)
 
 
 @attrs.frozen
@@ -201,7 +233,7 @@ class Page:
 
 @attrs.frozen
 class Done:
-    """Answer to Learn and Fence."""
+    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, and to an Install that says nothing new or was carried out."""
 
 
 @attrs.frozen
@@ -242,6 +274,11 @@ Reply = (
     | Value
     | Body
     | Page
+    | Held
+    | SyncPage
+    | Wants
+    | ShardPage
+    | Changed
     | Done
     | NotVoting
     | StaleEpoch

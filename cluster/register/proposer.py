@@ -6,7 +6,7 @@ its id through every attempt, and every state remembers the last operations appl
 takes effect at most once; a definite refusal is given only when no earlier attempt of ours can still take effect.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import OpId, RowKey
-from cluster.quorum import Quorum
+from cluster.quorum import Electorate
 from cluster.register.acceptor import OP_TTL_MS
 from cluster.register.messages import (
     Accept,
@@ -48,13 +48,13 @@ class Operation:
     """What a client asked for, fixed through all attempts. `mutation` None: confirm what is there (a read's write-back)."""
 
     row: RowKey
-    epoch: int
     bucket_epoch: int
     op_id: OpId
     op_hlc: int
     mutation: Mutation | None
     expect: tuple[Precondition, ...] = ()
     bodies: Mapping[BodyId, bytes] = attrs.field(factory=dict)
+    rewrite: bool = False  # what is there, at a fresh ballot even where it is known to be chosen
 
 
 @attrs.frozen
@@ -98,10 +98,16 @@ class Unknown:
 
 
 @attrs.frozen
-class Stale:
-    """The layout or the bucket has moved on: read it again. `sent`: an ACCEPT had gone out before."""
+class Behind:
+    """A drive goes by a newer layout: fetch that, and begin again under it."""
 
-    reply: StaleEpoch | StaleBucket
+    epoch: int
+
+
+@attrs.frozen
+class Stale:
+    """The bucket is fenced at a higher epoch: look it up again. `sent`: an ACCEPT had gone out before."""
+
     sent: bool
 
 
@@ -111,30 +117,24 @@ class TooOld:
 
 
 Outcome: TypeAlias = Committed | Declined | Unknown | Stale | TooOld
-Step: TypeAlias = Send | Retry | Committed | Declined | Unknown | Stale | TooOld
+Step: TypeAlias = Send | Retry | Behind | Committed | Declined | Unknown | Stale | TooOld
 
 
 class Proposer:
     """One operation. `first_accept` is the ballot of its first ACCEPT, None while none was sent."""
 
     def __init__(
-        self,
-        operation: Operation,
-        quorum: Quorum,
-        *,
-        op_ttl_ms: int = OP_TTL_MS,
-        ring_kept: int = RING_KEPT,
+        self, operation: Operation, *, op_ttl_ms: int = OP_TTL_MS, ring_kept: int = RING_KEPT
     ) -> None:
         self.operation = operation
-        self.quorum = quorum
         self.tries = 0
         self.first_accept: Ballot | None = None
         self._op_ttl_ms, self._ring_kept = op_ttl_ms, ring_kept
-        self._ballot = BALLOT_ZERO
+        self._ballot, self._epoch = BALLOT_ZERO, 0
+        self._electorate: Electorate  # since `begin`
         self._accepting: Committed | Declined | None = None  # what to say when the ACCEPT is chosen
         self._promises: dict[int, Register] = {}
-        self._accepted: set[int] = set()
-        self._refused: set[int] = set()
+        self._promised = self._accepted = self._refused = 0  # bitmaps of drives
         self._expired = False
         self._low = BALLOT_ZERO
 
@@ -145,33 +145,32 @@ class Proposer:
 
     def also_accepted(self, index: int) -> None:
         """A straggler accepted after the decision."""
-        self._accepted.add(index)
+        self._accepted |= 1 << index
 
     @property
     def accepted(self) -> int:
         """Bitmap of the drives that accepted the last proposal."""
-        return sum(1 << index for index in self._accepted)
+        return self._accepted
 
-    def begin(self, ballot: Ballot) -> Send:
-        """A new attempt, at a ballot above all that was seen."""
+    def begin(self, ballot: Ballot, epoch: int, electorate: Electorate) -> Send:
+        """A new attempt, at a ballot above all that was seen, under a layout and its electorate for the register."""
         assert ballot > self._ballot
         self.tries += 1
         self._ballot, self._low = ballot, ballot
+        # A promise of one epoch allows no ACCEPT of another: each attempt has one layout from end to end.
+        self._epoch, self._electorate = epoch, electorate
         self._accepting = None
         self._promises.clear()
-        self._accepted.clear()
-        self._refused.clear()
+        self._promised = self._accepted = self._refused = 0
         op = self.operation
-        return Send(
-            Prepare(row=op.row, ballot=ballot, epoch=op.epoch, bucket_epoch=op.bucket_epoch)
-        )
+        return Send(Prepare(row=op.row, ballot=ballot, epoch=epoch, bucket_epoch=op.bucket_epoch))
 
     def on_reply(self, index: int, reply: Reply, *, to: Ballot) -> Step | None:
         """Take drive `index`'s answer to the message of ballot `to`; None: go on waiting."""
         if to != self._ballot:
             return None
-        if isinstance(reply, StaleEpoch | StaleBucket):
-            return Stale(reply, sent=self.first_accept is not None)
+        if isinstance(reply, StaleBucket):
+            return Stale(sent=self.first_accept is not None)
         if self._accepting is None:
             return self._on_promise(index, reply)
         return self._on_accepted(index, reply)
@@ -183,35 +182,36 @@ class Proposer:
     def _on_promise(self, index: int, reply: Reply) -> Step | None:
         if isinstance(reply, Promise):
             self._promises[index] = reply.register
-            if len(self._promises) >= self.quorum.read:
-                return self._decide()
-            return None
-        return self._on_refusal(index, reply, needed=self.quorum.read)
+            self._promised |= 1 << index
+            return self._decide() if self._electorate.read.is_met(self._promised) else None
+        if isinstance(reply, StaleEpoch) and reply.epoch > self._epoch:
+            return Behind(reply.epoch)
+        if self._note_refusal(index, reply) and self._electorate.read.is_lost(self._refused):
+            return self._retry()
+        return None
 
     def _on_accepted(self, index: int, reply: Reply) -> Step | None:
         assert self._accepting is not None
         if isinstance(reply, Accepted):
-            self._accepted.add(index)
-            if len(self._accepted) == self.quorum.accept:
-                return self._accepting
-            return None
+            self._accepted |= 1 << index
+            return self._accepting if self._electorate.have_accepted(self._accepted) else None
         if isinstance(reply, Promise | NeedBodies):
             return (
                 None  # a late promise; or the driver sends the bodies and the drive answers again
             )
         if isinstance(reply, Expired):
             self._expired = True
-        return self._on_refusal(index, reply, needed=self.quorum.accept)
-
-    def _on_refusal(self, index: int, reply: Reply, *, needed: int) -> Step | None:
-        if index in self._accepted:
-            return None  # a duplicate of an earlier message was refused
-        if isinstance(reply, Nack):
-            self._low = max(self._low, reply.low)
-        self._refused.add(index)
-        if self.quorum.n - len(self._refused) < needed:
+        if self._note_refusal(index, reply) and self._electorate.cannot_accept(self._refused):
             return self._retry()
         return None
+
+    def _note_refusal(self, index: int, reply: Reply) -> bool:
+        if self._accepted >> index & 1:
+            return False  # a duplicate of an earlier message was refused
+        if isinstance(reply, Nack):
+            self._low = max(self._low, reply.low)
+        self._refused |= 1 << index
+        return True
 
     def _retry(self) -> Step:
         if self._expired:
@@ -220,11 +220,11 @@ class Proposer:
         return Retry(self._low)
 
     def _decide(self) -> Step:
-        base, known = newest(list(self._promises.values()), self.quorum)
+        base, known = newest(self._promises, self._electorate)
         op, state = self.operation, base.state
         if op.mutation is None:
             done = Committed(ballot=base.ballot, state=state, base=state, wrote=False)
-            return done if known else self._propose(state, base, done)
+            return done if known and not op.rewrite else self._propose(state, base, done)
         applied = next((entry for entry in state.ring if entry.op_id == op.op_id), None)
         if applied is not None:
             done = Committed(
@@ -272,7 +272,7 @@ class Proposer:
         if isinstance(then, Committed):
             then = attrs.evolve(then, ballot=self._ballot)
         self._accepting = then
-        self._refused.clear()
+        self._refused = 0
         if self.first_accept is None:
             self.first_accept = self._ballot
         op = self.operation
@@ -280,7 +280,7 @@ class Proposer:
             Accept(
                 row=op.row,
                 ballot=self._ballot,
-                epoch=op.epoch,
+                epoch=self._epoch,
                 bucket_epoch=op.bucket_epoch,
                 base=base.ballot,
                 state=state,
@@ -289,11 +289,15 @@ class Proposer:
         )
 
 
-def newest(registers: Sequence[Register], quorum: Quorum) -> tuple[Register, bool]:
-    """The register of the highest ballot among a read quorum's, and whether it is known to be chosen."""
-    best = max(registers, key=lambda register: register.ballot, default=BOTTOM)
+def newest(registers: Mapping[int, Register], electorate: Electorate) -> tuple[Register, bool]:
+    """The register of the highest ballot among a read quorum's, by drive, and whether it is known to be chosen."""
+    best = max(registers.values(), key=lambda register: register.ballot, default=BOTTOM)
     if best.ballot == BALLOT_ZERO:
         return BOTTOM, True  # no accept quorum can have avoided all of them
-    same = [register for register in registers if register.ballot == best.ballot]
-    known = len(same) >= quorum.accept or any(register.chosen for register in same)
-    return best, known
+    same = 0
+    for index, register in registers.items():
+        if register.ballot == best.ballot:
+            if register.chosen:
+                return best, True
+            same |= 1 << index
+    return best, electorate.have_accepted(same)

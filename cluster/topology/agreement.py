@@ -5,18 +5,21 @@ So a node first makes a newer layout durable on its drives, and only then addres
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
 
+from cluster.drives.drive import DriveError
 from cluster.errors import ClusterError, ConfigError, OutcomeUnknownError, PreconditionError
-from cluster.ids import DriveId
 from cluster.layout import Layout, LayoutError, decode_layout, encode_layout
 from cluster.metadata.table import Table
 from cluster.register.mutations import HeadIs
 from cluster.register.records import Version
 
 DOCUMENT = b"layout"
+TEND_SECONDS = 5.0
+KEEP_SECONDS = 5.0
 
 
 class LayoutConflictError(ClusterError):
@@ -31,49 +34,46 @@ class LayoutShelf(Protocol):
     """Where a drive keeps the layout, together with the epoch by which its acceptor refuses requests."""
 
     @property
-    def drive_id(self) -> DriveId:
-        """Whose it is."""
+    def epoch(self) -> int:
+        """Of the requests that the drive serves."""
         ...
 
-    async def load(self) -> bytes | None:
-        """What was kept last; None: nothing yet. Raises OSError, DriveError."""
+    @property
+    def data(self) -> bytes:
+        """What was kept last; empty: nothing yet."""
         ...
 
     async def keep(self, epoch: int, data: bytes) -> None:
         """Keep both durably, before the acceptor serves that epoch and before this returns. Never goes back.
 
-        Raises OSError, DriveError where the drive cannot.
+        Raises DriveError where the drive cannot.
         """
         ...
 
 
 class Agreement:
-    """The layout as this node knows it. `tolerate` are the errors of a drive that fails: the others go on without it."""
+    """The layout as this node knows it. `shelves` are those of the drives that it has at the moment."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        shelves: Sequence[LayoutShelf],
-        *,
-        tolerate: tuple[type[Exception], ...] = (OSError,),
-        on_change: Callable[[Layout], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, layout: Layout, shelves: Callable[[], Sequence[LayoutShelf]]) -> None:
         self.current = layout
         self.encoded = encode_layout(layout)
-        self.on_change = on_change
-        self._shelves = list(shelves)
-        self._tolerate = tolerate
+        self._shelves = shelves
         self._one_at_a_time = trio.Lock()
+        self._changed = trio.Event()
 
     async def open(self) -> Layout:
         """At the start: the newest layout that any drive of the node holds, made durable on all of them.
 
-        Raises LayoutConflictError; a copy that cannot be read counts for nothing.
+        What this was made with counts where no drive holds one. Raises LayoutConflictError; a copy that cannot be read
+        counts for nothing.
         """
         async with self._one_at_a_time:
-            for shelf in self._shelves:
-                found = await self._load(shelf)
-                if found is not None and self._is_news(found):
+            held = [found for shelf in self._shelves() if (found := _decode(shelf.data))]
+            if held:
+                self._check_cluster(held[0])
+                self._take(held[0])
+            for found in held:
+                if self._is_news(found):
                     self._take(found)
             await self._keep_everywhere(self.current, self.encoded)
         return self.current
@@ -90,8 +90,25 @@ class Agreement:
             # Durable before it is in force here: a drive never goes back, also over a crash.
             await self._keep_everywhere(layout, encode_layout(layout))
             self._take(layout)
-        self.on_change(layout)
         return True
+
+    async def tend(self) -> None:
+        """Tell drives that come back what they missed. Until cancelled."""
+        while True:
+            await trio.sleep(TEND_SECONDS)
+            if any(shelf.epoch < self.current.epoch for shelf in self._shelves()):
+                async with self._one_at_a_time:
+                    await self._keep_everywhere(self.current, self.encoded)
+
+    async def wait_for(self, epoch: int, seconds: float) -> None:
+        """Until a layout of at least that epoch is in force here, for at most so long."""
+        with trio.move_on_after(seconds):
+            while self.current.epoch < epoch:
+                await self._changed.wait()
+
+    async def wait_changed(self) -> None:
+        """Until another layout comes into force."""
+        await self._changed.wait()
 
     async def refresh(self, table: Table) -> Layout:
         """What the register says, adopted. Raises like Table.read_document."""
@@ -134,40 +151,40 @@ class Agreement:
             )
         return found[1]
 
-    def _is_news(self, layout: Layout) -> bool:
+    def _check_cluster(self, layout: Layout) -> None:
         if layout.cluster != self.current.cluster:
             raise LayoutConflictError(
                 f"the layout is of cluster {layout.cluster.hex()}, this node of {self.current.cluster.hex()}"
             )
+
+    def _is_news(self, layout: Layout) -> bool:
+        self._check_cluster(layout)
         if layout.epoch == self.current.epoch and layout != self.current:
             raise LayoutConflictError(f"there are two layouts of epoch {layout.epoch}")
         return layout.epoch > self.current.epoch
 
     def _take(self, layout: Layout) -> None:
         self.current, self.encoded = layout, encode_layout(layout)
-
-    async def _load(self, shelf: LayoutShelf) -> Layout | None:
-        try:
-            data = await shelf.load()
-        except self._tolerate:
-            return None
-        try:
-            return decode_layout(data) if data is not None else None
-        except LayoutError:
-            return None
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
 
     async def _keep_everywhere(self, layout: Layout, data: bytes) -> None:
-        """All drives at once. One that fails keeps its old epoch, and refuses; that is what a broken drive does."""
+        """All drives at once. One that fails or hangs keeps its old epoch, and refuses; that is what a broken drive does."""
 
         async def keep(shelf: LayoutShelf) -> None:
-            try:
+            with trio.move_on_after(KEEP_SECONDS), suppress(DriveError):
                 await shelf.keep(layout.epoch, data)
-            except self._tolerate:
-                return
 
         async with trio.open_nursery() as nursery:
-            for shelf in self._shelves:
+            for shelf in self._shelves():
                 nursery.start_soon(keep, shelf)
+
+
+def _decode(data: bytes) -> Layout | None:
+    try:
+        return decode_layout(data) if data else None
+    except LayoutError:
+        return None
 
 
 def _raced(layout: Layout) -> LayoutRacedError:

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from cluster.ids import DriveId
-from cluster.layout import NAMED_SEATS, SYSTEM_SIZES, Layout, Seat
+from cluster.layout import SYSTEM, SYSTEM_SIZES, Layout, Seat
 from cluster.quorum import Quorum
 from cluster.topology.changes import Evidence, refuse_in_flight
 from cluster.topology.refusals import (
@@ -95,7 +95,7 @@ def turn_system(layout: Layout, evidence: Evidence) -> Layout:
     return replace(
         layout,
         epoch=epoch,
-        system_set=NAMED_SEATS,
+        system_set=SYSTEM,
         system=layout.system_next,
         system_next=(),
         system_previous=old,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import attrs
 
 from cluster.ids import DriveId
-from cluster.layout import NAMED_SEATS, ErasureSet, Layout, Seat
+from cluster.layout import SYSTEM, ErasureSet, Layout, Seat
 from cluster.quorum import Quorum, adaptive_data_shards, durable_shards
 
 
@@ -101,7 +101,7 @@ def _needs_of_the_system_set(layout: Layout, down: Collection[DriveId]) -> _Need
     groups = (layout.system_next, layout.system_previous)  # joint: an ACCEPT needs all of them
     accepts = [_of(seats, Quorum(len(seats)).accept, down) for seats in groups if seats]
     reads: list[Threshold] = []
-    if layout.system_set == NAMED_SEATS:
+    if layout.system_set == SYSTEM:
         quorum = Quorum(len(layout.system))
         reads.append(_of(layout.system, quorum.read, down))
         accepts.append(_of(layout.system, quorum.accept, down))

@@ -13,19 +13,31 @@ import attrs
 import msgspec
 
 from cluster.clock import MAX_LOGICAL, MAX_PROPOSER, Ballot
-from cluster.ids import BucketId, RowKey
-from cluster.register import messages
+from cluster.ids import BucketId, DataId, RowKey
+from cluster.register import anti_entropy, messages
+from cluster.register.anti_entropy import (
+    FenceAt,
+    Have,
+    Held,
+    Install,
+    Purge,
+    RowAt,
+    ShardOf,
+    ShardPage,
+    Sync,
+    SyncPage,
+    SyncRow,
+    Want,
+    Wants,
+)
 from cluster.register.keys import is_part
 from cluster.register.messages import (
     Accept,
-    Fence,
     Page,
     Promise,
     Reply,
     Request,
-    Scan,
     ScanRow,
-    ScanUploads,
     Value,
 )
 from cluster.register.records import BodyId, KeyState, Register
@@ -33,7 +45,10 @@ from cluster.wire import MAX_HLC, Bytes16, Wire, WireError
 
 MAX_ROW = 16 + 1 + 16 + 2 + 1024  # a part's register: bucket, kind, upload, number, key
 MAX_PAGE_ROWS = 10_000
+MAX_NAMED_ROWS = 1024  # of one Have or Purge
+MAX_SYNC_BYTES = 4 << 20  # of one page; a row that is larger alone comes with the bodies that fit
 BALLOT_BYTES = 16  # packed
+_ID_BYTES = 16
 _PART_ROW_BYTES = 16 + 1 + 16 + 2
 _Row = Annotated[bytes, msgspec.Meta(max_length=MAX_ROW)]
 _Short = Annotated[bytes, msgspec.Meta(max_length=1024)]
@@ -49,6 +64,14 @@ _REQUESTS: dict[int, type] = {
     6: messages.Scan,
     7: messages.ScanUploads,
     8: messages.Fence,
+    9: anti_entropy.Have,
+    10: anti_entropy.Purge,
+    11: anti_entropy.Install,
+    12: anti_entropy.Sync,
+    13: anti_entropy.Wanted,
+    14: anti_entropy.RaiseFloor,
+    15: anti_entropy.Unreferenced,
+    16: anti_entropy.Discard,
 }
 _REPLIES: dict[int, type] = {
     1: messages.Promise,
@@ -64,6 +87,11 @@ _REPLIES: dict[int, type] = {
     11: messages.StaleEpoch,
     12: messages.StaleBucket,
     13: messages.Failed,
+    14: anti_entropy.Held,
+    15: anti_entropy.SyncPage,
+    16: anti_entropy.Wants,
+    17: anti_entropy.Changed,
+    18: anti_entropy.ShardPage,
 }
 
 
@@ -82,9 +110,16 @@ _FIELDS: dict[Any, Any] = {
     RowKey | None: _Row | None,
     BucketId: Bytes16,
     BodyId: Bytes16,
+    DataId: Bytes16,
+    DataId | None: Bytes16 | None,
     Mapping[BodyId, bytes]: _Bodies,
 }
-_FIELDS[Sequence[ScanRow]] = tuple[ScanRow, ...]  # a tuple already: strict, and its own twin
+# Tuples already: strict, and their own twins.
+for _item in (ScanRow, SyncRow, FenceAt, Want, ShardOf):
+    _FIELDS[Sequence[_item]] = tuple[_item, ...]  # type: ignore[valid-type]
+_FIELDS[Sequence[RowAt]] = Annotated[tuple[RowAt, ...], msgspec.Meta(max_length=MAX_NAMED_ROWS)]
+_FIELDS[Sequence[DataId]] = Annotated[tuple[Bytes16, ...], msgspec.Meta(max_length=MAX_PAGE_ROWS)]
+_FIELDS[Sequence[Ballot | None]] = tuple[Ballot | None, ...]
 
 _Twins = dict[type, Any]
 _request_twins: _Twins = {
@@ -109,9 +144,10 @@ def pack_request(request: Request) -> Any:
 
 def pack_reply(reply: Reply) -> Any:
     """The twin of a reply."""
-    if isinstance(reply, Page):
-        return _reply_twins[Page](tuple(reply.rows), reply.next)
-    return _reply_twins[type(reply)](*_values(reply))
+    values = _values(reply)
+    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage):
+        values = [tuple(value) if isinstance(value, list) else value for value in values]
+    return _reply_twins[type(reply)](*values)
 
 
 def unpack_request(twin: Any) -> Request:
@@ -119,10 +155,16 @@ def unpack_request(twin: Any) -> Request:
     request: Request = _kinds[type(twin)](**_named(twin))
     for ballot in _ballots(request):
         _check_ballot(ballot)
-    if not isinstance(request, Scan | ScanUploads | Fence):
+    if isinstance(request, Have | Purge):
+        for named in request.rows:
+            _check_row(named.row)
+    elif hasattr(request, "row"):
         _check_row(request.row)
-    if isinstance(request, Scan | ScanUploads) and not 0 < request.limit <= MAX_PAGE_ROWS:
-        raise WireError(f"a page of {request.limit} rows")
+    limit = getattr(request, "limit", 1)
+    if not 0 < limit <= MAX_PAGE_ROWS:
+        raise WireError(f"a page of {limit} rows")
+    if isinstance(request, Sync) and not 0 < request.max_bytes <= MAX_SYNC_BYTES:
+        raise WireError(f"a page of {request.max_bytes} bytes")
     return request
 
 
@@ -132,11 +174,18 @@ def unpack_reply(twin: Any) -> Reply:
     reply: Reply = _kinds[type(twin)](**named)
     for ballot in _ballots(reply):
         _check_ballot(ballot)
-    if isinstance(reply, Page):
+    if isinstance(reply, Page | SyncPage):
         _check_rows(reply.rows)
-        return Page(
-            list(reply.rows), reply.next
-        )  # so that pages of local and remote drives compare
+    if isinstance(reply, SyncPage):
+        _check_sync(reply)
+    if isinstance(reply, Wants):
+        for want in reply.rows:
+            _check_row(want.row)
+    if isinstance(reply, ShardPage):
+        for shard in reply.shards:
+            _check_row(shard.owner)
+            if len(shard.data_id) != _ID_BYTES:
+                raise WireError("no data id")
     return reply
 
 
@@ -145,18 +194,27 @@ def _values(message: Any) -> list[Any]:
 
 
 def _named(twin: Any) -> dict[str, Any]:
-    return {name: getattr(twin, name) for name in twin.__struct_fields__}
+    """The fields; lists as they were, so that messages that went over the wire compare with those that did not."""
+    values = ((name, getattr(twin, name)) for name in twin.__struct_fields__)
+    return {
+        name: list(value) if isinstance(value, tuple) and not isinstance(value, Ballot) else value
+        for name, value in values
+    }
 
 
 def _ballots(message: Request | Reply) -> list[Ballot]:
     """Every ballot of a message: packing one that is out of range would end the drive's writer."""
     found: list[Ballot] = []
-    for name in ("ballot", "base", "low"):
+    for name in ("ballot", "base", "low", "floor", "gc_floor"):
         ballot = getattr(message, name, None)
         if ballot is not None:
             found.append(ballot)
-    if isinstance(message, Accept):
+    if isinstance(message, Accept | Install):
         found += _state_ballots(message.state)
+    if isinstance(message, Have | Purge | Wants):
+        found += [named.ballot for named in message.rows if named.ballot is not None]
+    if isinstance(message, Held):
+        found += [ballot for ballot in message.ballots if ballot is not None]
     if isinstance(message, Promise | Value):
         found += _register_ballots(message.register)
     return found
@@ -188,10 +246,19 @@ def _check_ballot(ballot: Ballot) -> None:
         raise WireError(f"no ballot: {ballot}")
 
 
-def _check_rows(rows: Sequence[ScanRow]) -> None:
+def _check_rows(rows: Sequence[ScanRow | SyncRow]) -> None:
     for row in rows:
         if len(row.row) > MAX_ROW or len(row.ballot or bytes(BALLOT_BYTES)) != BALLOT_BYTES:
             raise WireError("no row of a page")
+
+
+def _check_sync(page: SyncPage) -> None:
+    for row in page.rows:
+        _check_row(row.row)
+        if any(len(body) != _ID_BYTES for body in row.bodies):
+            raise WireError("no body of a row")
+    if any(len(fence.bucket) != _ID_BYTES for fence in page.fences):
+        raise WireError("no bucket")
 
 
 def fit_page(page: Page, max_bytes: int) -> Page:

@@ -9,9 +9,11 @@ from s3.names import check_bucket_name
 from s3.object_meta import check_acl
 from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE, bounded_int, find_object
+from s3.policy import bucket_arn
 from s3.request import Context, S3Request
 from s3.xml import document, element, parse, timestamp
 
+LIST_BUCKETS = "s3:ListAllMyBuckets"
 _MAX_CONFIGURATION_BYTES = 64 * 1024
 _MAX_BUCKETS = 10_000
 _END_OF_LIST = "<IsTruncated>false</IsTruncated>"
@@ -34,8 +36,8 @@ EMPTY_CONFIGURATIONS: Mapping[str, tuple[str, str]] = {
 
 
 async def list_buckets(context: Context, request: S3Request) -> Response:
-    """ListBuckets: those of the caller, by name; the continuation token is the last name."""
-    owner, query = request.identity.owner, request.query
+    """ListBuckets: those of the account that the caller may see, by name; the continuation token is the last name."""
+    owner, query, may = request.identity.owner, request.query, request.identity.grants.may
     prefix, after = query.get("prefix"), query.get("continuation-token") or ""
     limit_text = query.get("max-buckets")
     limit = bounded_int(limit_text, "max-buckets") if limit_text else _MAX_BUCKETS
@@ -49,6 +51,7 @@ async def list_buckets(context: Context, request: S3Request) -> Response:
             if bucket.owner == owner
             and bucket.name > after
             and bucket.name.startswith(prefix or "")
+            and may(LIST_BUCKETS, bucket_arn(bucket.name))
         ]
     rows = [
         f"<Bucket>{element('Name', bucket.name)}{element('CreationDate', timestamp(bucket.created_ms))}"

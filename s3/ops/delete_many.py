@@ -1,5 +1,7 @@
 """DeleteObjects: up to 1,000 keys, a bounded number at a time, each with its own outcome inside a 200."""
 
+from collections.abc import Sequence
+
 import attrs
 import trio
 
@@ -11,11 +13,13 @@ from s3.messages import Response
 from s3.names import check_key
 from s3.ops.access import find_bucket
 from s3.ops.objects import XML_TYPE
+from s3.policy import object_arn
 from s3.request import Context, S3Request
 from s3.translate import Subject, translate
 from s3.versions import parse_version_id, version_text
 from s3.xml import document, element, parse
 
+DELETE, DELETE_VERSION = "s3:DeleteObject", "s3:DeleteObjectVersion"
 MAX_KEYS = 1000
 MAX_BODY_BYTES = 2 << 20
 _AT_A_TIME = 64
@@ -63,17 +67,9 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
     entries, quiet = parse_delete(await body.read_all(MAX_BODY_BYTES))
-    bucket = await find_bucket(context, request)
-    outcomes: list[S3Error | Version | None] = [None] * len(entries)
-    waiting = iter(enumerate(entries))
-
-    async def work() -> None:
-        for index, entry in waiting:
-            outcomes[index] = await _delete_one(context, bucket, entry)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(_AT_A_TIME, len(entries))):
-            nursery.start_soon(work)
+    outcomes: list[S3Error | Version | None] = [_refusal(request, entry) for entry in entries]
+    if not all(outcomes):
+        await _delete_all(context, request, entries, outcomes)
     xml = ""
     for entry, outcome in zip(entries, outcomes, strict=True):
         names = element("Key", entry.key) + element("VersionId", entry.version_id)
@@ -90,6 +86,32 @@ def _marker(done: Version | None) -> str:
         return ""
     version_id = element("DeleteMarkerVersionId", version_text(done.version_id))
     return f"<DeleteMarker>true</DeleteMarker>{version_id}"
+
+
+def _refusal(request: S3Request, entry: _Entry) -> S3Error | None:
+    """Each key asks for itself."""
+    action = DELETE if entry.version_id in {None, ""} else DELETE_VERSION
+    resource = object_arn(request.bucket, entry.key.encode("utf-8", "replace"))
+    return None if request.identity.grants.may(action, resource) else S3Error("AccessDenied")
+
+
+async def _delete_all(
+    context: Context,
+    request: S3Request,
+    entries: Sequence[_Entry],
+    outcomes: list[S3Error | Version | None],
+) -> None:
+    """Delete what has no outcome yet."""
+    bucket = await find_bucket(context, request)
+    waiting = iter([index for index, outcome in enumerate(outcomes) if outcome is None])
+
+    async def work() -> None:
+        for index in waiting:
+            outcomes[index] = await _delete_one(context, bucket, entries[index])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(_AT_A_TIME, len(entries))):
+            nursery.start_soon(work)
 
 
 async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | Version | None:

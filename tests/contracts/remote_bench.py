@@ -30,7 +30,7 @@ class RemoteBench(MemoryBench):
         async with super().open() as drive, trio.open_nursery() as nursery:
             network = SimNetwork(random.Random(1), nursery, LinkSettings(delay=0, jitter=0.0005))
             server = DriveServer(
-                cluster=CLUSTER, node=THERE, epoch=lambda: 1, drives={drive.drive_id: drive},
+                cluster=CLUSTER, node=THERE, epoch=lambda: 1, drives=lambda: {drive.drive_id: drive},
                 clock=HybridClock(self.runtime.wall_ms, 2), runtime=self.runtime,
             )  # fmt: skip
             nursery.start_soon(network.transport(THERE).serve, server.handle)

@@ -60,12 +60,12 @@ async def until(seats: Seats, *states: str) -> None:
 
 async def test_a_drive_that_is_away_comes_back_with_its_seat(machine):
     async with machine.open() as seats:
-        first = seats.drives_of(0)
+        first = seats.drives
         await until(seats, "active", "active", "active")
         machine.folder(1).rename(machine.root / "away")
         await until(seats, "active", "missing", "active")
         assert "mount the drive" in (await seats.drives[1].status()).reason
-        assert [d.drive_id for d in seats.drives_of(0)] == [d.drive_id for d in first]
+        assert [d.drive_id for d in seats.drives] == [d.drive_id for d in first]
         machine.folder(1).mkdir()
         await trio.sleep(0.1)
         assert not any(machine.folder(1).iterdir()), "an empty folder is an unmounted drive"

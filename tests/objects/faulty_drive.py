@@ -39,6 +39,10 @@ class FaultyDrive:
         return self.inner.drive_id
 
     @property
+    def cost(self) -> float:
+        return self.inner.cost
+
+    @property
     def state(self) -> DriveState:
         match self.mode:
             case "faulty":

@@ -115,6 +115,9 @@ async def open_store(
             )  # fmt: skip
             local = LocalStore(store, drives, paths, runtime, table)
             yield local
+            with trio.move_on_after(local.store._context.settings.straggler_feed_seconds + 1):
+                while local.used:  # noqa: ASYNC110 - stragglers tell nobody when they are done
+                    await trio.sleep(0.01)
             assert local.used == 0
             nursery.cancel_scope.cancel()
 

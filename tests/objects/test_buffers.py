@@ -1,5 +1,7 @@
 """One budget for all requests: never exceeded, first come first served, and given back to the last byte."""
 
+from functools import partial
+
 import pytest
 import trio
 from hypothesis import given, strategies as st
@@ -100,3 +102,45 @@ async def test_a_buffer_that_a_hung_write_reads_is_not_used_again() -> None:
     first.release()
     assert pool.used == 0
     assert (await pool.lease(100)).buffer.obj is not first.buffer.obj
+
+
+async def test_who_holds_until_asked_is_asked_when_others_need_room_and_the_oldest_first() -> None:
+    pool = BufferPool(100)
+    held = [await pool.lease(40), await pool.lease(40)]
+    asked: list[int] = []
+
+    def let_go(number: int) -> None:
+        asked.append(number)
+        held[number].release()
+
+    for number in range(2):
+        pool.hold_until_asked(number, partial(let_go, number))
+    assert not pool.try_reserve(30)  # reading ahead is no need
+    assert not asked
+    wanted = await pool.lease(50)
+    assert asked == [0]
+    more = pool.try_lease(50)
+    assert more is not None
+    assert asked == [0, 1]
+    wanted.release()
+    more.release()
+    assert pool.used == 0
+
+
+async def test_who_begins_to_hold_while_others_wait_is_asked_at_once() -> None:
+    pool = BufferPool(100)
+    first = await pool.lease(100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.reserve, 60)
+        await trio.testing.wait_all_tasks_blocked()
+        pool.hold_until_asked("first", first.release)
+    assert pool.used == 60
+
+
+async def test_who_was_forgotten_is_not_asked() -> None:
+    pool = BufferPool(100)
+    first = await pool.lease(60)
+    pool.hold_until_asked("first", first.release)
+    pool.forget("first")
+    assert pool.try_lease(60) is None
+    first.release()

@@ -155,7 +155,7 @@ def mutate(mutant):
     elif mutant == "no-directory-sync":
         RecordingFiles.sync_directory = lambda self, path: None
     elif mutant == "early-acknowledgement":
-        registers.Registers._when_shown = lambda self, seq, reply, answer: reply(answer)
+        registers.Registers.when_shown = lambda self, seq, reply, answer: reply(answer)
     elif mutant == "no-log-sync":
         from tests.powercut.recorder import RecordingFile
 

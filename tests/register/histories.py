@@ -14,7 +14,7 @@ import attrs
 
 from cluster.clock import BALLOT_ZERO, HybridClock
 from cluster.ids import DataId, OpId, new_data_id
-from cluster.quorum import Quorum, durable_shards
+from cluster.quorum import Electorate, Group, durable_shards, of_all
 from cluster.register.acceptor import Acceptor, Control, Limits, Promised, Write, collectable
 from cluster.register.keys import object_row
 from cluster.register.messages import Accept, Accepted, Learn, Prepare, Query, Value
@@ -74,9 +74,9 @@ class History:
         self.mutant = mutant
         k, m = rng.choice([(1, 0), (1, 1), (2, 1), (2, 2), (4, 2)])
         self.k, n = k, k + m
-        self.quorum = Quorum(n)
+        self.electorate = of_all(n)
         if mutant == "small-quorum" and n > 2:
-            self.quorum = _SmallQuorum(n)
+            self.electorate = _one_accept_too_few(n)
         self.needed_shards = durable_shards(k, n)
         ttl = rng.choice([400, 1500, 4000])
         self.ring = rng.choice([2, 8])
@@ -228,7 +228,7 @@ class History:
     def check(self):
         if not check_key(self.ops):
             self.violations.append("not linearizable")
-        final, _ = newest([drive.held for drive in self.drives], Quorum(len(self.drives)))
+        final, _ = newest(dict(enumerate(d.held for d in self.drives)), of_all(len(self.drives)))
         for data_id in _refs(final.state):
             if sum(data_id in drive.shards for drive in self.drives) < self.k:
                 self.violations.append("data lost")
@@ -293,7 +293,6 @@ class Client:
         hlc = mutation.version.op_hlc if isinstance(mutation, PutVersion) else self.clock.tick().hlc
         operation = Operation(
             row=ROW,
-            epoch=1,
             bucket_epoch=0,
             op_id=OpId(self.h.rng.randbytes(16)),
             op_hlc=hlc,
@@ -304,7 +303,7 @@ class Client:
 
     def start(self, operation):
         self.proposer = _proposer(self.h.mutant)(
-            operation, self.h.quorum, op_ttl_ms=self.h.limits.op_ttl_ms, ring_kept=self.h.ring
+            operation, op_ttl_ms=self.h.limits.op_ttl_ms, ring_kept=self.h.ring
         )
         self.attempt()
 
@@ -312,7 +311,7 @@ class Client:
         if self.alive:
             self.round += 1
             ballot = self.clock.tick()
-            self.broadcast(self.proposer.begin(ballot), ballot, self.round)
+            self.broadcast(self.proposer.begin(ballot, 1, self.h.electorate), ballot, self.round)
 
     def broadcast(self, send: Send, ballot, number):
         def back(index, reply):
@@ -365,9 +364,9 @@ class Client:
             if not self.alive or started != self.round:
                 return
             self.replies[index] = reply.register
-            if len(self.replies) >= self.h.quorum.read:
+            if len(self.replies) >= self.h.electorate.read.needed:
                 self.round += 1
-                best, known = newest(list(self.replies.values()), self.h.quorum)
+                best, known = newest(self.replies, self.h.electorate)
                 if known or self.h.mutant == "no-confirm":
                     live = best.state.live
                     self.end("ok", int(live.validator) if live else None)
@@ -376,7 +375,6 @@ class Client:
                     self.start(
                         Operation(
                             row=ROW,
-                            epoch=1,
                             bucket_epoch=0,
                             op_id=OpId(self.h.rng.randbytes(16)),
                             op_hlc=hlc,
@@ -401,16 +399,11 @@ def _refs(state: KeyState):
     return {part.data_id for version in state.versions for part in version.parts}
 
 
-class _SmallQuorum(Quorum):
-    """A mutant: one accept too few."""
-
-    @property
-    def accept(self):
-        return super().accept - 1
-
-    @property
-    def read(self):
-        return self.n - super().accept + 1
+def _one_accept_too_few(n):
+    """A mutant."""
+    full = of_all(n)
+    accept = full.accept[0]
+    return Electorate(full.read, (Group(accept.members, accept.needed - 1),))
 
 
 class _Ringless(Proposer):

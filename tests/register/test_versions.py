@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.ids import DataId, OpId, UploadId
-from cluster.quorum import Quorum
+from cluster.quorum import of_all
 from cluster.register import mutations
 from cluster.register.messages import Promise
 from cluster.register.mutations import (
@@ -165,18 +165,16 @@ def test_deleting_the_newest_makes_the_next_one_live_again():
 
 
 def promised(proposer, number, register):
-    proposer.begin(ballot(number))
+    proposer.begin(ballot(number), 1, of_all(1))
     return proposer.on_reply(0, Promise(register), to=ballot(number))
 
 
 def operation(mutation):
-    return Operation(
-        row=ROW, epoch=1, bucket_epoch=1, op_id=OpId(b"o" * 16), op_hlc=1000, mutation=mutation
-    )
+    return Operation(row=ROW, bucket_epoch=1, op_id=OpId(b"o" * 16), op_hlc=1000, mutation=mutation)
 
 
 def test_a_version_that_is_proposed_again_is_there_once_with_its_first_stamp():
-    proposer = Proposer(operation(PutVersion(version=template("v"), named=True)), Quorum(1))
+    proposer = Proposer(operation(PutVersion(version=template("v"), named=True)))
     sent = promised(proposer, 1, Register()).message
     assert [v.version_id for v in sent.state.versions] == [ballot(1).pack()]
     # Accepted, and the answer lost; somebody else put another version meanwhile.
@@ -189,7 +187,7 @@ def test_a_version_that_is_proposed_again_is_there_once_with_its_first_stamp():
 
 def test_a_deletion_by_id_that_is_proposed_again_does_not_touch_what_came_later():
     base = apply(PutVersion(version=template("old")), EMPTY, ballot(0))
-    proposer = Proposer(operation(DeleteVersion()), Quorum(1))
+    proposer = Proposer(operation(DeleteVersion()))
     sent = promised(proposer, 1, Register(ballot=ballot(0), state=base, chosen=True)).message
     assert sent.state.versions == ()
     later = apply(PutVersion(version=template("new")), sent.state, ballot(2))
@@ -202,8 +200,8 @@ def test_a_confirmation_changes_no_stamp():
     state = EMPTY
     for number in range(3):
         state = apply(PutVersion(version=template(str(number)), named=True), state, ballot(number))
-    proposer = Proposer(operation(None), Quorum(3))
-    proposer.begin(ballot(9))
+    proposer = Proposer(operation(None))
+    proposer.begin(ballot(9), 1, of_all(3))
     unchosen = Register(ballot=ballot(2), state=state)
     assert proposer.on_reply(0, Promise(unchosen), to=ballot(9)) is None
     sent = proposer.on_reply(1, Promise(Register()), to=ballot(9)).message

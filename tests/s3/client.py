@@ -12,6 +12,7 @@ from cluster.errors import ClusterError
 from s3.errors import S3Error
 from s3.messages import Headers, RequestHead, Response
 from s3.ops import HANDLERS
+from s3.policy import EVERYTHING, Grants
 from s3.request import Context, Identity, S3Request
 from s3.router import route
 from s3.sigv4 import UNSIGNED_PAYLOAD, Verified
@@ -65,6 +66,7 @@ class Client:
 
     objects: FakeObjects = attrs.field(factory=FakeObjects)
     region: str = "us-east-1"
+    grants: Grants = EVERYTHING
     context: Context = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -96,7 +98,7 @@ class Client:
         )  # fmt: skip
         request = S3Request(
             head=head, route=found, raw_body=Raw(body), verified=verified,
-            identity=Identity(access_key="AK", owner="root"), request_id="0",
+            identity=Identity(access_key="AK", owner="root", grants=self.grants), request_id="0",
         )  # fmt: skip
         try:
             response = await HANDLERS[found.operation](self.context, request)

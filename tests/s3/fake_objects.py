@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.errors import ExistsError, NotEmptyError, NotFoundError
 from cluster.ids import BucketId, DataId, UploadId
-from cluster.metadata.table import refusal
+from cluster.metadata.commit import refusal
 from cluster.objects.get import choose
 from cluster.objects.listing_versions import resume_behind, versions_behind
 from cluster.objects.model import (

@@ -16,7 +16,8 @@ from cluster.errors import (
 from s3.gateway import Answered, Failure, Gateway, GatewaySettings
 from s3.messages import Headers, RequestHead, Response
 from s3.ops import HANDLERS
-from s3.request import Context, Identity
+from s3.policy import EVERYTHING
+from s3.request import Context, Credential, Identity
 from s3.server import HttpServer, bound_port, open_listeners
 from s3.sigv4 import EMPTY_SHA256, sign_request
 from tests.s3.fake_objects import FakeObjects
@@ -46,15 +47,23 @@ class Empty:
         return 0
 
 
-def gateway(objects, events, operations=HANDLERS):
+class OneKey:
+    def __init__(self, credential):
+        self.credential = credential
+
+    async def find(self, access_key):
+        return self.credential if access_key == ACCESS else None
+
+
+def gateway(objects, events, operations=HANDLERS, grants=EVERYTHING):
     async def ready():
         return True, "ready"
 
-    root = Identity(access_key=ACCESS, owner="root")
+    identity = Identity(access_key=ACCESS, owner="root", grants=grants)
     return Gateway(
         Context(objects=objects, region="us-east-1", now=lambda: NOW),
         settings=GatewaySettings(base_domains=("s3.test",)),
-        identities=lambda key: (root, SECRET) if key == ACCESS else None,
+        credentials=OneKey(Credential(identity=identity, secret=SECRET)),
         ready=ready, rng=random.Random(1), emit=events.append, operations=operations,
     )  # fmt: skip
 

@@ -1,24 +1,20 @@
 """Three nodes with two MemoryDrives each as one 4+2 set, over the simulated network: crashes, partitions, clogs, clients."""
 
-from itertools import count
 from random import Random
 
 import trio
 
-from cluster.clock import HybridClock
-from cluster.drives.client import RemoteDrive
+from cluster.core import Core, CoreSettings
 from cluster.drives.drive import DriveError
 from cluster.drives.memory_drive import MemoryDrive
-from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
-from cluster.drives.server import DriveServer
+from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
 from cluster.errors import ClusterError
 from cluster.ids import ClusterId, DriveId, NodeId
-from cluster.layout import Layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.layout import Layout, Node
+from cluster.metadata.commit import TableSettings
 from cluster.objects.context import ObjectSettings
-from cluster.objects.store import ObjectStore
 from cluster.register.acceptor import Limits
 from cluster.topology.formation import form_sets
 from cluster.transport.base import PeerDownError
@@ -48,52 +44,19 @@ class Process:
         self.runtime = SimRuntime(
             Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000)
         )
-        self.clock = HybridClock(self.runtime.wall_ms, world.rng.getrandbits(64))
-        me = Identity(
-            cluster=CLUSTER, node=node, epoch=lambda: 1, start=self.runtime.rng.getrandbits(63)
-        )
-        transport, numbers = ProcessTransport(self), count()
-        self.peers = {
-            peer: RemoteNode(
-                transport, peer, me=me, clock=self.clock, runtime=self.runtime, numbers=numbers,
-                settings=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
-            )
-            for peer in NODES
-            if peer != node
-        }  # fmt: skip
-        self.drives = [self._face(position) for position in range(PROFILE.n)]
-        self.server = DriveServer(
-            cluster=CLUSTER, node=node, epoch=lambda: 1, clock=self.clock, runtime=self.runtime,
-            drives={drive.drive_id: drive for drive in world.drives if world.node_of(drive) == node},
+        own = {
+            d.drive_id: LocalFace(d, self.died) for d in world.drives if world.node_of(d) == node
+        }
+        self.core = Core(
+            node, world.layout, own=lambda: own, transport=ProcessTransport(self), runtime=self.runtime,
+            nursery=nursery, settings=world.settings,
         )  # fmt: skip
-        table = Table(
-            drives_of=lambda _: self.drives, layout=lambda: world.layout, clock=self.clock,
-            runtime=self.runtime, settings=world.settings,
-        )  # fmt: skip
-        nursery.start_soon(table.run)
-        self.store = ObjectStore(
-            table=table, drives_of=lambda _: self.drives, layout=lambda: world.layout, clock=self.clock,
-            runtime=self.runtime, node_id=node, nursery=nursery,
-            settings=ObjectSettings(
-                straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
-            ),
-        )  # fmt: skip
-
-    def _face(self, position: int):
-        drive = self.world.drives[position]
-        owner = self.world.node_of(drive)
-        if owner == self.node:
-            return LocalFace(drive, self.died)
-        return RemoteDrive(self.peers[owner], drive.drive_id, position=position)
+        self.store, self.peers = self.core.store, self.core.peers
 
     async def run(self) -> None:
         with self.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    self.world.network.transport(self.node).serve, self.server.handle
-                )
-                for peer in self.peers.values():
-                    nursery.start_soon(peer.run)
+            await self.core.agreement.open()
+            await self.core.run()
 
     def die(self) -> None:
         self.died.set()
@@ -190,14 +153,18 @@ class ClusterWorld(World):
             [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.bare)], PROFILE
         )
         self.layout = Layout(
-            epoch=1, cluster=CLUSTER, nodes=(), sets=sets, system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC,
+            epoch=1, cluster=CLUSTER, nodes=tuple(Node(node, f"n{node}") for node in NODES), sets=sets, system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC,
         )  # fmt: skip
-        self.settings = TableSettings(
-            round_seconds=1.0,
-            hedge_seconds=0.05,
-            op_ttl_ms=limits.op_ttl_ms,
-            ring_kept=rng.choice([2, 8, 64]),
-        )
+        self.settings = CoreSettings(
+            table=TableSettings(
+                round_seconds=1.0, hedge_seconds=0.05, op_ttl_ms=limits.op_ttl_ms,
+                ring_kept=rng.choice([2, 8, 64]),
+            ),
+            objects=ObjectSettings(
+                straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
+            ),
+            peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
+        )  # fmt: skip
         self.links = rng.choice(sorted(LINKS))
         self.network = SimNetwork(
             Random(rng.getrandbits(64)),
@@ -223,9 +190,10 @@ class ClusterWorld(World):
     async def settle(self) -> None:
         """Until every node sees every other."""
         for process in self.processes.values():
-            for peer in process.peers.values():
-                with trio.fail_after(60):
-                    await peer.wait_up()
+            for peer in NODES:
+                if peer != process.node:
+                    with trio.fail_after(60):
+                        await process.peers.node(peer).wait_up()
 
     # -- clients: each operation through any node
 

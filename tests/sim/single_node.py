@@ -23,7 +23,8 @@ from cluster.errors import (
 )
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.metadata.commit import TableSettings
+from cluster.metadata.table import Table
 from cluster.objects.context import ObjectSettings
 from cluster.objects.model import Absent, PartChoice, PutRequest, Seal, ValidatorIn
 from cluster.objects.source import object_source

@@ -39,7 +39,7 @@ def test_acknowledging_before_the_commit_is_caught():
 
 def test_showing_what_is_not_durable_is_caught(monkeypatch):
     """The simulator runs the hosting code of real drives: a fault there shows."""
-    monkeypatch.setattr(Registers, "_when_shown", lambda self, seq, reply, answer: reply(answer))
+    monkeypatch.setattr(Registers, "when_shown", lambda self, seq, reply, answer: reply(answer))
     for seed in range(150):
         try:
             simulate(scenario, seed=seed)

@@ -19,7 +19,7 @@ from cluster.topology.changes import (
     switch_move,
 )
 from cluster.topology.refusals import LayoutRefusedError
-from cluster.votes import accept_votes, read_votes
+from cluster.votes import roll_of
 from tests.topology.layouts import make_layout, seat
 
 
@@ -84,7 +84,8 @@ class History:
 
     def begin_write(self):
         epoch = self.some_epoch()
-        if read_votes(self.layouts[epoch], 0).are_met(self.at(epoch)):
+        roll = roll_of(self.layouts[epoch], 0)
+        if roll.electorate.read.is_met(roll.bitmap(self.at(epoch))):
             self.writes.append(Write(epoch, next(self.values)))
 
     def accept(self):
@@ -101,22 +102,23 @@ class History:
             return
         self.drives[drive].value = write.value
         write.accepted.add(drive)
-        if accept_votes(layout, 0).are_met(write.accepted):
+        roll = roll_of(layout, 0)
+        if roll.electorate.have_accepted(roll.bitmap(write.accepted)):
             self.chosen = max(self.chosen, write.value)
 
     def read(self):
         epoch = self.some_epoch()
         answers = sorted(self.at(epoch))
         self.rng.shuffle(answers)
-        votes = read_votes(self.layouts[epoch], 0)
+        roll = roll_of(self.layouts[epoch], 0)
+        voters = roll.electorate.read
         asked = set()
-        while answers and not votes.are_met(asked):
+        while answers and not voters.is_met(roll.bitmap(asked)):
             asked.add(answers.pop())
-        (group,) = votes.groups
-        asked &= group.drives
-        if votes.are_met(asked):
+        if voters.is_met(roll.bitmap(asked)):
             self.reads += 1
-            if max(self.drives[d].value for d in asked) < self.chosen:
+            counted = [d for d in asked if roll.bitmap([d]) & voters.members]
+            if max(self.drives[d].value for d in counted) < self.chosen:
                 raise StaleReadError(epoch, self.now.epoch)
 
     def sync(self):

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from cluster.ids import ClusterId, DriveId, NodeId
-from cluster.layout import NAMED_SEATS, ErasureSet, Layout, Node, Position, Seat
+from cluster.layout import SYSTEM, ErasureSet, Layout, Node, Position, Seat
 from cluster.topology.formation import interleave
 
 CLUSTER = ClusterId(b"c" * 16)
@@ -36,5 +36,5 @@ def make_layout(
         sets=built, system_set=0, k=k, m=m, codec="isa_l_rs_cauchy/8",
     )  # fmt: skip
     if system:
-        layout = replace(layout, system_set=NAMED_SEATS, system=tuple(order[:system]))
+        layout = replace(layout, system_set=SYSTEM, system=tuple(order[:system]))
     return layout

@@ -8,12 +8,12 @@ import trio
 from msgspec.structs import replace
 
 from cluster.clock import HybridClock
-from cluster.drives.drive import DriveError
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import QuorumError, UnavailableError
 from cluster.ids import ClusterId, NodeId
 from cluster.layout import LayoutError, Node, encode_layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.metadata.commit import TableSettings
+from cluster.metadata.table import Table
 from cluster.topology.agreement import DOCUMENT, Agreement, LayoutConflictError, LayoutRacedError
 from cluster.topology.changes import Place, add_node, replace_drive
 from cluster.topology.refusals import DriveInUseError
@@ -22,35 +22,6 @@ from tests.topology.layouts import make_layout, seat
 
 LAYOUT = make_layout(3, 1, 2, 1)
 FOURTH, FIFTH = Node(NodeId(4), "n4:1"), Node(NodeId(5), "n5:1")
-
-
-class MemoryShelf:
-    """The copy on a MemoryDrive: part of its platter, with the epoch of its control values."""
-
-    def __init__(self, drive):
-        self.drive, self.data, self.broken = drive, None, False
-
-    @property
-    def drive_id(self):
-        return self.drive.drive_id
-
-    async def load(self):
-        if self.broken:
-            raise DriveError("gone")
-        return self.data
-
-    async def keep(self, epoch, data):
-        if self.broken:
-            raise DriveError("gone")
-        control, commits = self.drive._registers._acceptor.control, self.drive._commits
-        if epoch < control.epoch:
-            return
-        control.epoch = epoch
-        commits.batch.ctl["epoch"] = b"%d" % epoch
-        seq = commits.seq
-        commits.touch()
-        await commits.committed(seq)
-        self.data = data
 
 
 class World:
@@ -62,11 +33,10 @@ class World:
             MemoryDrive(p.drive, self.runtime, nursery, position=i)
             for i, p in enumerate(LAYOUT.sets[0].positions)
         ]
-        self.shelves = [MemoryShelf(drive) for drive in self.drives]
-        self.nodes = [self.node(nursery, [shelf]) for shelf in self.shelves]
+        self.nodes = [self.node(nursery, drive) for drive in self.drives]
 
-    def node(self, nursery, shelves):
-        agreement = Agreement(LAYOUT, shelves, tolerate=(DriveError,))
+    def node(self, nursery, drive):
+        agreement = Agreement(LAYOUT, lambda: [drive.layout])
         clock = HybridClock(self.runtime.wall_ms, self.runtime.rng.getrandbits(64))
         table = Table(
             drives_of=lambda _: self.drives,
@@ -98,10 +68,10 @@ async def test_a_change_is_chosen_then_durable_then_in_force(autojump_clock):
         (one, table), (two, other_table), (three, third_table) = w.nodes
         changed = await one.propose(table, lambda layout: add_node(layout, FOURTH))
         assert (one.current, one.current.epoch) == (changed, 2)
-        assert w.shelves[0].data == one.encoded == encode_layout(changed)
+        assert w.drives[0].layout.data == one.encoded == encode_layout(changed)
         assert two.current == LAYOUT
         assert await two.refresh(other_table) == changed  # two drives still serve epoch 1
-        assert w.shelves[1].data == one.encoded
+        assert w.drives[1].layout.data == one.encoded
         with pytest.raises(QuorumError):  # and now only one does
             await third_table.read_document(DOCUMENT)
         assert await three.adopt(one.encoded)
@@ -138,7 +108,7 @@ async def test_a_refused_change_changes_nothing(autojump_clock):
             await agreement.propose(
                 table, lambda layout: replace_drive(layout, Place(0, 0), seat(2, 0))
             )
-        assert (await agreement.refresh(table), w.shelves[0].data) == (LAYOUT, None)
+        assert (await agreement.refresh(table), w.drives[0].layout.data) == (LAYOUT, b"")
 
 
 async def test_a_layout_that_was_chosen_and_told_nobody_is_found(autojump_clock):
@@ -177,26 +147,59 @@ async def test_lower_epochs_are_left_alone_and_two_of_one_are_refused(autojump_c
 async def test_a_start_takes_the_newest_copy_of_the_drives_and_mends_the_others(autojump_clock):
     async with world() as w:
         newer = encode_layout(add_node(LAYOUT, FOURTH))
-        await w.shelves[1].keep(2, newer)
-        w.shelves[0].data = b"damaged"
-        w.shelves[2].broken = True
+        await w.drives[1].layout.keep(2, newer)
+        await w.drives[0].layout.keep(1, b"damaged")
+        w.drives[2].fail("gone")
         for drive in w.drives:
             drive.crash()
-        assert [d._registers._acceptor.control.epoch for d in w.drives] == [1, 2, 1]
-        agreement = Agreement(LAYOUT, w.shelves, tolerate=(DriveError,))
-        assert (await agreement.open()).epoch == 2
-        assert [s.data for s in w.shelves] == [newer, newer, None]
-        assert [d._registers._acceptor.control.epoch for d in w.drives] == [2, 2, 1]
+        assert [d.layout.epoch for d in w.drives] == [1, 2, 1]
+        elsewhere = replace(LAYOUT, nodes=(Node(NodeId(9), "n9:1"), *LAYOUT.nodes))
+        agreement = Agreement(elsewhere, lambda: [d.layout for d in w.drives[:2]])
+        assert (await agreement.open()).epoch == 2  # what it was made with is no second layout
+        assert [d.layout.data for d in w.drives] == [newer, newer, b""]
+        assert [d.layout.epoch for d in w.drives] == [2, 2, 1]
         assert not await agreement.adopt(encode_layout(LAYOUT))
 
 
-async def test_whoever_listens_is_told_when_it_is_durable(autojump_clock):
+async def test_whoever_waits_is_told_when_it_is_durable(autojump_clock):
     async with world() as w:
         seen = []
         agreement, _ = w.nodes[0]
-        agreement.on_change = lambda layout: seen.append((layout.epoch, w.shelves[0].data))
         data = encode_layout(add_node(LAYOUT, FOURTH))
+
+        async def wait():
+            await agreement.wait_for(2, seconds=10)
+            seen.append((agreement.current.epoch, w.drives[0].layout.data))
+
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
             for _ in range(3):
                 nursery.start_soon(agreement.adopt, data)
         assert seen == [(2, data)]
+
+
+async def test_a_hung_drive_holds_nobody_up_and_is_told_when_it_comes_back(autojump_clock):
+    async with world() as w:
+        agreement, _ = w.nodes[0]
+        w.drives[0].faults.commit_seconds = 60
+        assert await agreement.adopt(encode_layout(add_node(LAYOUT, FOURTH)))
+        assert (agreement.current.epoch, w.drives[0].layout.epoch) == (2, 1)
+        w.drives[0].crash()  # what was asked of it may be lost
+        w.drives[0].faults.commit_seconds = 0.002
+        with trio.move_on_after(10):
+            await agreement.tend()
+        assert w.drives[0].layout.epoch == 2
+        assert w.drives[0].layout.data == agreement.encoded
+
+
+async def test_a_newer_layout_on_its_way_to_a_drive_is_not_overtaken(autojump_clock):
+    async with world() as w:
+        shelf = w.drives[0].layout
+        async with trio.open_nursery() as nursery:
+            for epoch in (2, 4, 3):
+                nursery.start_soon(shelf.keep, epoch, b"%d" % epoch)
+        w.drives[0].crash()
+        assert w.drives[0].layout.epoch in {2, 4}
+        await w.drives[0].layout.keep(4, b"4")
+        w.drives[0].crash()
+        assert (w.drives[0].layout.epoch, w.drives[0].layout.data) == (4, b"4")

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.ids import NodeId
-from cluster.layout import NAMED_SEATS, ErasureSet, Node
+from cluster.layout import SYSTEM, ErasureSet, Node
 from cluster.topology.changes import (
     Evidence,
     Place,
@@ -303,7 +303,7 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
     with pytest.raises(NotAdoptedError, match="4 must"):
         turn_system(learning, few)
     leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds[:4], 2)))
-    assert (leading.system_set, len(leading.system_previous)) == (NAMED_SEATS, 6)
+    assert (leading.system_set, len(leading.system_previous)) == (SYSTEM, 6)
     assert settle_system(leading, Evidence(gone=olds[:4])).system == leading.system
 
 

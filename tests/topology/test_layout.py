@@ -8,7 +8,7 @@ from cluster.ids import DriveId, NodeId
 from cluster.layout import (
     MAGIC,
     MAX_LAYOUT_BYTES,
-    NAMED_SEATS,
+    SYSTEM,
     ErasureSet,
     LayoutError,
     Node,
@@ -148,5 +148,5 @@ def test_every_drive_is_named_once():
     assert set(CHANGING.seats()) == set(LAYOUT.seats()) | {seat(9, 0), seat(9, 1)}
     assert CHANGING.system_seats == LAYOUT.system
     assert CHANGING.sets[0].positions[1].data == "partial"
-    assert LAYOUT.system_set == NAMED_SEATS
+    assert LAYOUT.system_set == SYSTEM
     assert Seat(DriveId(drive(1000)), NodeId(1)) in LAYOUT.system_seats

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
 from cluster.ids import NodeId
-from cluster.layout import NAMED_SEATS, ErasureSet, Layout, Position
+from cluster.layout import SYSTEM, ErasureSet, Layout, Position
 from cluster.quorum import adaptive_data_shards
 from cluster.topology.tolerance import Tolerance, set_tolerates, tolerates
 from tests.topology.layouts import CLUSTER, drive, make_layout, seat
@@ -69,7 +69,7 @@ def layouts(draw):
     if draw(st.booleans()):
         size = draw(st.sampled_from([s for s in (1, 3, 5) if s <= len(seats)]))
         layout = replace(
-            layout, system_set=NAMED_SEATS, system=tuple(draw(st.permutations(seats))[:size])
+            layout, system_set=SYSTEM, system=tuple(draw(st.permutations(seats))[:size])
         )
     if draw(st.booleans()):
         size = draw(st.sampled_from([s for s in (1, 3, 5) if s <= len(seats)]))

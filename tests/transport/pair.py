@@ -12,6 +12,7 @@ from cluster.drives.memory_drive import MemoryDrive
 from cluster.drives.remote_node import Identity, RemoteNode
 from cluster.drives.server import DriveServer
 from cluster.ids import BucketId, ClusterId, DriveId, NodeId
+from cluster.membership.messages import HeartbeatError
 from cluster.register.keys import object_row
 from cluster.register.messages import (
     Query,
@@ -41,6 +42,7 @@ class Pair:
     here_clock: HybridClock
     there_clock: HybridClock
     epochs: dict[NodeId, int]
+    peer: "Peer"
 
     def caller(self, **changes):
         """A node like ours, but."""
@@ -78,21 +80,50 @@ def open_pair(rng, nursery, ahead_ms, links, settings, bounds):
     network = SimNetwork(rng, nursery, links)
     here, there = SimRuntime(Random(1), offset_ms=ahead_ms), SimRuntime(Random(2))
     here_clock, there_clock = HybridClock(here.wall_ms, 1), HybridClock(there.wall_ms, 2)
-    epochs = {HERE: 1, THERE: 1}
+    epochs, peer = {HERE: 1, THERE: 1}, Peer()
     bare = [MemoryDrive(DriveId(bytes([i]) * 16), there, nursery, position=i) for i in range(2)]
     server = DriveServer(
         cluster=CLUSTER, node=THERE, epoch=lambda: epochs[THERE], runtime=there, clock=there_clock,
-        drives={drive.drive_id: drive for drive in bare}, settings=bounds,
+        drives=lambda: {drive.drive_id: drive for drive in bare}, settings=bounds,
+        is_member=peer.members.__contains__, on_newer=peer.newer[THERE].add, on_gossip=peer.gossip,
     )  # fmt: skip
     nursery.start_soon(network.transport(THERE).serve, server.handle)
     node = RemoteNode(
         network.transport(HERE), THERE, clock=here_clock, runtime=here, numbers=count(), settings=settings,
-        me=Identity(cluster=CLUSTER, node=HERE, epoch=lambda: epochs[HERE], start=1),
+        me=Identity(
+            cluster=CLUSTER, node=HERE, epoch=lambda: epochs[HERE], start=1, on_newer=peer.newer[HERE].add
+        ),
     )  # fmt: skip
     drives = [RemoteDrive(node, drive.drive_id, position=i) for i, drive in enumerate(bare)]
     return Pair(
-        network, nursery, bare, server, node, drives, here, there, here_clock, there_clock, epochs
+        network,
+        nursery,
+        bare,
+        server,
+        node,
+        drives,
+        here,
+        there,
+        here_clock,
+        there_clock,
+        epochs,
+        peer,
     )
+
+
+@attrs.define
+class Peer:
+    """What the nodes are told beside calls, and what the answering one says."""
+
+    members: set[NodeId] = attrs.field(factory=lambda: {HERE, THERE})
+    newer: dict[NodeId, set[NodeId]] = attrs.field(factory=lambda: {HERE: set(), THERE: set()})
+    heard: list[tuple[NodeId, bytes]] = attrs.field(factory=list)
+
+    async def gossip(self, sender, data):
+        self.heard.append((sender, data))
+        if data == b"junk":
+            raise HeartbeatError("junk")
+        return b"answer"
 
 
 class Answers(list):

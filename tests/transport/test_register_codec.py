@@ -10,6 +10,26 @@ from cluster.clock import BALLOT_ZERO, MAX_LOGICAL, MAX_PROPOSER, Ballot
 from cluster.drives import rpc_messages as rpc
 from cluster.ids import BucketId, DataId, OpId, RowKey, UploadId
 from cluster.register import messages
+from cluster.register.anti_entropy import (
+    Changed,
+    Discard,
+    FenceAt,
+    Have,
+    Held,
+    Install,
+    Purge,
+    RaiseFloor,
+    RowAt,
+    ShardOf,
+    ShardPage,
+    Sync,
+    SyncPage,
+    SyncRow,
+    Unreferenced,
+    Want,
+    Wanted,
+    Wants,
+)
 from cluster.register.messages import (
     CHOSEN,
     LIVE,
@@ -92,6 +112,17 @@ REQUESTS = [
     Scan(start=ROW, stop=None, limit=10, epoch=1, bucket_epoch=2, delimiter=b"/", prefix_len=17),
     ScanUploads(bucket=BucketId(b"b" * 16), start=ROW, limit=10, epoch=1, bucket_epoch=2),
     Fence(bucket=BucketId(b"b" * 16), bucket_epoch=2, dead=True),
+    Have(rows=[RowAt(ROW, BALLOT), RowAt(ROW, LOW)], epoch=1),
+    Purge(rows=[RowAt(ROW, BALLOT)], epoch=1),
+    Install(
+        row=ROW, ballot=BALLOT, epoch=1, version=7, state=STATE, chosen=True,
+        bodies={BodyId(b"i" * 16): b"body"},
+    ),
+    Sync(start=RowKey(b""), stop=ROW, limit=10, max_bytes=1000, epoch=1, fences=True),
+    Wanted(limit=10, epoch=1),
+    RaiseFloor(floor=BALLOT, epoch=1),
+    Unreferenced(after=DataId(bytes(16)), before=DataId(b"d" * 16), limit=10, epoch=1),
+    Discard(data=[DataId(b"d" * 16)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
     Promise(REGISTER),
@@ -104,12 +135,22 @@ REPLIES = [
     Body(b"data"),
     Page([SCAN_ROW, ScanRow(ROW, None, 0, b"")], ROW),
     Page([], None),
+    Held([BALLOT, None], 7),
+    SyncPage(
+        [SyncRow(ROW, LOW.pack(), CHOSEN, encode_state(STATE), {BodyId(b"i" * 16): b"body"})],
+        ROW, BALLOT, [FenceAt(BucketId(b"b" * 16), 2, True)],
+    ),
+    SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, []),
+    Wants([Want(ROW, BALLOT), Want(ROW, None)], 7),
+    Changed(),
+    ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
+    ShardPage([], None),
     Done(),
     NotVoting("why"),
     StaleEpoch(4),
     StaleBucket(5),
     Failed("full ✓", full=True),
-]
+]  # fmt: skip
 request_codec = Codec(RequestTwin, 1 << 20)
 reply_codec = Codec(ReplyTwin, 1 << 20)
 
@@ -121,7 +162,7 @@ def there_and_back(message):
 
 
 def fields(message):
-    """Accept compares by identity."""
+    """Accept and Install compare by identity."""
     return type(message), {
         field.name: getattr(message, field.name) for field in type(message).__attrs_attrs__
     }
@@ -138,7 +179,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "537c73baa0399aae"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "dce56ad71abe52d8"
 
 
 def damaged_ballots():
@@ -156,6 +197,14 @@ def damaged_ballots():
             yield Accept(
                 row=ROW, ballot=LOW, epoch=1, bucket_epoch=1, base=BALLOT_ZERO, state=state
             )
+            yield Install(row=ROW, ballot=LOW, epoch=1, version=1, state=state, chosen=True)
+        yield Install(row=ROW, ballot=bad, epoch=1, version=1, state=STATE, chosen=True)
+        yield Have(rows=[RowAt(ROW, LOW), RowAt(ROW, bad)], epoch=1)
+        yield Purge(rows=[RowAt(ROW, bad)], epoch=1)
+        yield RaiseFloor(floor=bad, epoch=1)
+        yield Held([None, bad], 1)
+        yield Wants([Want(ROW, bad)], 1)
+        yield SyncPage([], None, bad, [])
         yield Nack(bad)
         yield Promise(Register(ballot=bad))
 
@@ -191,6 +240,22 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         Scan(start=ROW, stop=None, limit=0, epoch=1, bucket_epoch=1),
         Scan(start=ROW, stop=None, limit=1_000_000, epoch=1, bucket_epoch=1),
         Fence(bucket=BucketId(b""), bucket_epoch=1),
+        Have(rows=[RowAt(RowKey(b"b" * 17), LOW)], epoch=1),
+        Purge(rows=[RowAt(ROW, LOW)] * 1025, epoch=1),
+        Sync(start=ROW, stop=None, limit=0, max_bytes=1, epoch=1),
+        Sync(start=ROW, stop=None, limit=1, max_bytes=0, epoch=1),
+        Sync(start=ROW, stop=None, limit=1, max_bytes=1 << 30, epoch=1),
+        Wanted(limit=0, epoch=1),
+        Unreferenced(after=DataId(b""), before=DataId(bytes(16)), limit=1, epoch=1),
+        Unreferenced(after=DataId(bytes(16)), before=DataId(bytes(16)), limit=0, epoch=1),
+        Discard(data=[DataId(b"short")], epoch=1),
+        ShardPage([ShardOf(DataId(b"short"), ROW)], None),
+        ShardPage([ShardOf(DataId(bytes(16)), RowKey(b"b"))], None),
+        Wants([Want(RowKey(b"b"), None)], 1),
+        SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, []),
+        SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, []),
+        SyncPage([SyncRow(ROW, None, 0, b"", {BodyId(b"short"): b""})], None, LOW, []),
+        SyncPage([], None, LOW, [FenceAt(BucketId(b"short"), 1, False)]),
     ],
     ids=str,
 )

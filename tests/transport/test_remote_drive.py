@@ -11,8 +11,8 @@ from cluster.drives import rpc_messages as rpc
 from cluster.drives.client import RemoteDrive
 from cluster.drives.drive import DriveError, DriveState
 from cluster.drives.index_rows import Batch, HeadRow, pack_bodies
-from cluster.drives.remote_node import PeerSettings, RefusedError
-from cluster.drives.server import CallMalformed, NewerLayoutSeen, ServerSettings
+from cluster.drives.remote_node import CALL_ERRORS, PeerSettings, RefusedError
+from cluster.drives.server import CallMalformed, ServerSettings
 from cluster.ids import ClusterId, DriveId, NodeId, RowKey
 from cluster.register.messages import (
     CHOSEN,
@@ -49,7 +49,6 @@ from tests.transport.pair import (
     ("changes", "kind"),
     [
         ({"cluster": ClusterId(b"x" * 16)}, Refusal.WRONG_CLUSTER),
-        ({"epoch": lambda: 0}, Refusal.STALE_EPOCH),
         ({"node": NodeId(9)}, Refusal.MALFORMED),
     ],
     ids=lambda value: getattr(value, "value", ""),
@@ -81,15 +80,38 @@ def test_a_call_with_a_wrong_header_is_refused_and_told_why(changes, kind):
 
 @between_two_nodes()
 async def test_a_layout_that_is_too_old_is_answered_with_the_newer_epoch(pair):
-    pair.epochs[THERE] = 7
+    await pair.bare[0].layout.keep(7, b"")
     assert await ask(pair.drives[0]) == StaleEpoch(7)
 
 
 @between_two_nodes()
-async def test_a_newer_layout_of_a_peer_is_noticed(pair):
+async def test_a_newer_layout_is_noticed_by_both_sides(pair):
     pair.epochs[HERE] = 3
     await pair.node.ask(rpc.Ping())
-    assert NewerLayoutSeen(HERE, 3) in pair.there.events
+    assert pair.peer.newer[THERE] == {HERE}
+    pair.epochs[THERE] = 5
+    await pair.node.ask(rpc.Ping())
+    assert pair.peer.newer[HERE] == {THERE}
+
+
+@between_two_nodes()
+async def test_a_node_that_is_no_member_may_only_gossip(pair):
+    pair.peer.members.discard(HERE)
+    with pytest.raises(RefusedError) as caught:
+        await pair.node.ask(rpc.AskStatus(pair.bare[0].drive_id))
+    assert caught.value.kind is Refusal.STRANGER
+    assert await pair.node.ask(rpc.Gossip(b"ping")) == rpc.Gossiped(b"answer")
+    assert pair.peer.heard == [(HERE, b"ping")]
+
+
+@between_two_nodes()
+async def test_gossip_that_makes_no_sense_ends_the_call_and_not_the_node(pair):
+    with pytest.raises(CALL_ERRORS):
+        await pair.node.ask(rpc.Gossip(b"junk"))
+    assert any(
+        "junk" in event.reason for event in pair.there.events if isinstance(event, CallMalformed)
+    )
+    await pair.node.ask(rpc.Ping())
 
 
 @between_two_nodes(ahead_ms=50_000)
@@ -103,7 +125,7 @@ async def test_clocks_merge_in_both_directions(pair):
 @between_two_nodes()
 async def test_a_refusal_carries_the_clock_too(pair):
     pair.there_clock.see(Ballot(pair.here.wall_ms() + 30_000, 0, 0))
-    pair.epochs[THERE] = 2
+    pair.peer.members.discard(HERE)
     with pytest.raises(RefusedError):
         await pair.node.ask(rpc.Ping())
     assert pair.here_clock.tick().hlc >= pair.here.wall_ms() + 29_000

@@ -62,6 +62,7 @@ def requests(drive, rng):
     yield rpc.StatShard(drive, shard.data_id, 0)
     yield rpc.NoteBad(drive, shard, "why")
     yield rpc.AskStatus(drive)
+    yield rpc.Forget((b"access/user/ann",))
 
 
 async def call_at_random(network, drive, number, rng, heard):
@@ -99,7 +100,7 @@ async def fuzz(bench, seed):
     async with bench.open() as drive, trio.open_nursery() as nursery:
         network = SimNetwork(rng, nursery, LinkSettings(delay=0, jitter=0.0001))
         server = DriveServer(
-            cluster=CLUSTER, node=NodeId(2), epoch=lambda: 1, drives={DriveId(drive.drive_id): drive},
+            cluster=CLUSTER, node=NodeId(2), epoch=lambda: 1, drives=lambda: {DriveId(drive.drive_id): drive},
             clock=HybridClock(bench.runtime.wall_ms, 2), runtime=bench.runtime,
         )  # fmt: skip
         nursery.start_soon(network.transport(NodeId(2)).serve, server.handle)

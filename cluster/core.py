@@ -1,0 +1,168 @@
+"""What every node is made of, over any transport and any drives: production and the simulator compose the same.
+
+Layout and membership at the side, then upwards: the drives of all nodes, registers on them, objects on those.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Protocol
+
+import attrs
+import trio
+from trio.abc import HalfCloseableStream
+
+from cluster.access.credentials import Credentials
+from cluster.access.directory import Directory
+from cluster.access.leases import LeaseSettings
+from cluster.access.push import tell_peers
+from cluster.clock import HybridClock
+from cluster.drives.drive import Drive
+from cluster.drives.peers import Peers
+from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
+from cluster.drives.roster import Roster
+from cluster.drives.server import DriveServer, ServerSettings
+from cluster.ids import DriveId, NodeId
+from cluster.layout import Layout
+from cluster.membership.detector import DetectorSettings
+from cluster.membership.service import Membership
+from cluster.metadata.commit import TableSettings
+from cluster.metadata.table import Table
+from cluster.objects.context import ObjectSettings
+from cluster.objects.store import ObjectStore
+from cluster.runtime import Runtime
+from cluster.secrets import Vault
+from cluster.topology.agreement import Agreement, LayoutShelf
+from cluster.transport.base import PeerDownError, StreamHandler, Transport
+
+HURRY_SECONDS = 0.5
+
+
+class HostedDrive(Drive, Protocol):
+    """A drive of this node."""
+
+    @property
+    def layout(self) -> LayoutShelf | None:
+        """Its copy of the layout; None: it does not work."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class CoreSettings:
+    """Of all parts; None: their defaults."""
+
+    table: TableSettings | None = None
+    objects: ObjectSettings | None = None
+    access: LeaseSettings | None = None
+    peers: PeerSettings | None = None
+    server: ServerSettings | None = None
+    detector: DetectorSettings | None = None
+
+
+class NoTransport:
+    """Of a node that has no peers: whoever the layout names cannot be reached."""
+
+    async def open_stream(self, peer: NodeId) -> HalfCloseableStream:
+        """See Transport."""
+        raise PeerDownError(f"there is no transport to node {peer}")
+
+    async def serve(self, handler: StreamHandler) -> None:
+        """See Transport: nobody calls."""
+        del handler
+        await trio.sleep_forever()
+
+
+class Core:
+    """Made, then `open`ed, then `run`, in a nursery that outlives it."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        layout: Layout,
+        *,
+        own: Callable[[], Mapping[DriveId, HostedDrive]],
+        transport: Transport,
+        runtime: Runtime,
+        nursery: trio.Nursery,
+        settings: CoreSettings | None = None,
+    ) -> None:
+        """`layout`: what this node was started with; `own` gives its drives, in another mapping whenever one comes or goes."""
+        settings = settings if settings is not None else CoreSettings()
+        self.node_id = me
+        self._own, self._transport = own, transport
+        self._hurried: dict[NodeId, float] = {}  # when a peer may be hurried to again
+        self.clock = HybridClock(runtime.wall_ms, runtime.rng.getrandbits(64))
+        self.agreement = Agreement(layout, self._shelves)
+        numbers = count()
+        identity = Identity(
+            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch,
+            start=runtime.rng.getrandbits(63), on_newer=self._hurry,
+        )  # fmt: skip
+
+        def make_peer(node: NodeId) -> RemoteNode:
+            return RemoteNode(
+                transport, node, me=identity, clock=self.clock, runtime=runtime, numbers=numbers,
+                settings=settings.peers,
+            )  # fmt: skip
+
+        self.peers = Peers(me, lambda: self.layout, make_peer)
+        self.membership = Membership(
+            me, self.peers, self.agreement, runtime, settings=settings.detector
+        )
+        self.roster = Roster(me, lambda: self.layout, own, self.peers.node)
+        patience = (settings.table or TableSettings()).round_seconds
+        self.table = Table(
+            drives_of=self.roster.drives_of, layout=lambda: self.layout, clock=self.clock,
+            runtime=runtime, settings=settings.table,
+            catch_up=lambda epoch: self.agreement.wait_for(epoch, patience),
+        )  # fmt: skip
+        self.store = ObjectStore(
+            table=self.table, drives_of=self.roster.drives_of, layout=lambda: self.layout,
+            clock=self.clock, runtime=runtime, node_id=me, nursery=nursery, settings=settings.objects,
+        )  # fmt: skip
+        self.vault = Vault()
+        self.credentials = Credentials(
+            table=self.table, vault=self.vault, nursery=nursery, settings=settings.access
+        )
+        self.directory = Directory(
+            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials,
+            notify=tell_peers(self.peers.known),
+        )  # fmt: skip
+        self.server = DriveServer(
+            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
+            clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
+            on_gossip=self.membership.answer, forget=self.credentials.forget, settings=settings.server,
+        )  # fmt: skip
+
+    @property
+    def layout(self) -> Layout:
+        """In force at this node."""
+        return self.agreement.current
+
+    def _shelves(self) -> list[LayoutShelf]:
+        return [drive.layout for drive in self._own().values() if drive.layout is not None]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.table.run)
+            nursery.start_soon(self.agreement.tend)
+            nursery.start_soon(self.peers.run, self.agreement.wait_changed)
+            nursery.start_soon(self.membership.run)
+            nursery.start_soon(self._tell_of_layouts)
+            nursery.start_soon(self._transport.serve, self.server.handle)
+
+    async def _tell_of_layouts(self) -> None:
+        """A layout that this node has made, or heard of, goes to everybody at once."""
+        while True:
+            await self.agreement.wait_changed()
+            self.membership.kick()
+
+    def _is_member(self, node: NodeId) -> bool:
+        return any(entry.node == node for entry in self.layout.nodes)
+
+    def _hurry(self, peer: NodeId) -> None:
+        """It has a newer layout: a ping brings that. One, though every reply of a busy peer tells of it."""
+        now = trio.current_time()
+        if now >= self._hurried.get(peer, 0.0):
+            self._hurried[peer] = now + HURRY_SECONDS
+            self.membership.hurry(peer)

@@ -1,0 +1,1 @@
+"""What drives owe each other and themselves: missed rows, corrupt rows, tombstones, orphaned shards. In bounded rounds."""

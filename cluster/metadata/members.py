@@ -1,0 +1,54 @@
+"""The drives that take part in a register under one layout."""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from cluster.drives.drive import VOTING, Drive
+from cluster.layout import Layout
+from cluster.quorum import Electorate
+from cluster.votes import roll_of
+
+DrivesOf = Callable[[int], Sequence[Drive]]  # of a set, or of the system registers, by their roll
+MembersOf = Callable[[int], "Members"]
+
+
+@attrs.frozen
+class Members:
+    """Of a set in order of position. All take what is accepted; the electorate says whose answers count."""
+
+    epoch: int
+    drives: Sequence[Drive]
+    electorate: Electorate
+    readers: Sequence[int] = attrs.field(init=False)  # whose promises and answers count
+
+    @readers.default
+    def _count_readers(self) -> Sequence[int]:
+        members = self.electorate.read.members
+        return [index for index in range(len(self.drives)) if members >> index & 1]
+
+    def unable(self) -> int:
+        """Bitmap of those that cannot vote now, as far as is known."""
+        return sum(1 << i for i, drive in enumerate(self.drives) if drive.state not in VOTING)
+
+
+def members_under(layout: Callable[[], Layout], drives_of: DrivesOf) -> MembersOf:
+    """The members of every set under the layout that is in force when they are asked for."""
+    known: dict[int, Members] = {}
+    counted: Layout | None = None
+
+    def members_of(set_id: int) -> Members:
+        nonlocal counted
+        now, drives = layout(), drives_of(set_id)
+        if now is not counted:
+            known.clear()
+            counted = now
+        members = known.get(set_id)
+        if members is None:
+            members = Members(now.epoch, drives, roll_of(now, set_id).electorate)
+        elif members.drives is not drives:
+            members = attrs.evolve(members, drives=drives)
+        known[set_id] = members
+        return members
+
+    return members_of

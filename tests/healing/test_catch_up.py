@@ -1,0 +1,71 @@
+"""A drive that missed something, or lost a row, comes to hold what the others hold."""
+
+import pytest
+import trio
+
+from cluster.healing.catch_up import CaughtUp, catch_up
+from cluster.register.anti_entropy import Have, RowAt
+from cluster.register.messages import NotVoting, Value
+from tests.healing.world import world
+
+
+async def test_a_drive_gets_what_it_heard_that_it_missed(autojump_clock):
+    async with world() as w:
+        await w.put(inline=b"old")
+        with w.hung(3):
+            done = await w.put(inline=b"new")
+            await trio.sleep(1)
+        assert (await w.held(3)).register.ballot < done.ballot
+        await w.learn(3, done.ballot)
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp(brought=1)
+        value = await w.held(3)
+        assert (value.register.ballot, value.register.chosen) == (done.ballot, True)
+        assert list(value.bodies.values()) == [b"new"]
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp()
+
+
+async def test_have_makes_a_drive_want_what_it_lacks(autojump_clock):
+    async with world() as w:
+        with w.hung(0):
+            done = await w.put()
+            await trio.sleep(1)
+        await w.ask(0, Have(rows=[RowAt(w.ref().row, done.ballot)], epoch=1))
+        assert (await catch_up(w.copier, w.drives[0])).brought == 1
+        assert (await w.held(0)).register.ballot == done.ballot
+
+
+async def test_a_corrupt_row_gets_its_state_and_bodies_back(autojump_clock):
+    async with world() as w:
+        done = await w.put(inline=b"data")
+        await trio.sleep(1)
+        w.drives[2].crash()
+        w.drives[2].platter.index.corrupt.add(w.ref().row)
+        assert isinstance(await w.held(2), NotVoting)
+        await trio.sleep(2)
+        assert await catch_up(w.copier, w.drives[2]) == CaughtUp(brought=1)
+        await trio.sleep(1)
+        values = [await w.held(position) for position in range(4)]
+        assert all(isinstance(value, Value) for value in values)
+        assert {value.register.ballot for value in values} == {values[2].register.ballot}
+        assert values[2].register.ballot > done.ballot
+        assert values[2].register.chosen
+        assert list(values[2].bodies.values()) == [b"data"]
+
+
+async def test_what_no_quorum_can_confirm_is_left(autojump_clock):
+    async with world() as w:
+        done = await w.put()
+        await trio.sleep(1)
+        await w.learn(3, done.ballot._replace(hlc=done.ballot.hlc + 1))
+        with w.hung(0, 1, 2):
+            assert await catch_up(w.copier, w.drives[3]) == CaughtUp(left=1)
+
+
+@pytest.mark.parametrize("kind", ["hung", "another layout"])
+async def test_a_drive_that_does_not_answer_is_left_alone(autojump_clock, kind):
+    async with world() as w:
+        await w.learn(3, (await w.put()).ballot)
+        w.drives[3].faults.hung = kind == "hung"
+        if kind == "another layout":
+            await w.drives[3].layout.keep(2, b"")
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp()
