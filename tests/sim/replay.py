@@ -10,7 +10,6 @@ from tests.sim.run import simulate
 def main():
     lines = []
     scenarios = {
-        "": single_node.scenario,
         "cluster": cluster.scenario,
         "access": revocation.revocations,
         "versions": versions.scenario,

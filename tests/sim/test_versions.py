@@ -106,7 +106,7 @@ def test_a_confirmation_that_changes_a_stamp_is_caught(monkeypatch):
 @pytest.mark.slow
 def test_a_change_of_mode_without_its_fence_is_caught(monkeypatch):
     async def wrong(drives, fence, watch):
-        return list(drives)
+        return drives
 
     monkeypatch.setattr(buckets, "fence_set", wrong)
     assert is_caught()
