@@ -190,8 +190,10 @@ class Registers:
                 )
 
     def when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
-        """Answer when batch `seq` is durable."""
-        if seq <= self._commits.durable:
+        """Answer when batch `seq` is durable. A drive that has failed has no say any more, whatever was durable before."""
+        if self._commits.failed:
+            reply(_LOST)
+        elif seq <= self._commits.durable:
             reply(answer)
         else:
             self._commits.when_durable(seq, lambda ok: reply(answer if ok else _LOST))

@@ -26,7 +26,6 @@ from cluster.topology.system_changes import begin_system_change, cancel_system_c
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld, LocalFace
 from tests.sim.mender import mend
-from tests.sim.single_node import persist
 
 GUEST = NodeId(4)
 
@@ -34,12 +33,16 @@ GUEST = NodeId(4)
 class ChangingWorld(ClusterWorld):
     """`drives` are those of the positions now, `hosted` all that there are."""
 
+    has_fixed_drives = collects_orphans = False
+
     def __init__(self, rng, nursery, trace, mutate=None):
         self._homes = {}
         self._ids = count(100)
         self._made = []
         super().__init__(rng, nursery, trace, mutate)
-        self.drives = list(self.drives)
+        self.drives = list(self.hosted)
+        # Where drives come and go, what each of them held before says nothing of the one in its place.
+        self.clients.acknowledged = lambda row, stamp: None
         self.changes = []  # what the layout came to, by name
 
     def node_of(self, drive):
@@ -60,10 +63,11 @@ class ChangingWorld(ClusterWorld):
         """An empty one."""
         drive_id = DriveId(next(self._ids).to_bytes(16, "big"))
         self._homes[drive_id] = node
-        model = self.bare[0]
-        drive = MemoryDrive(
-            drive_id, self.runtime, self._nursery, position=position, limits=model._limits, grace_ms=5_000
+        bare = MemoryDrive(
+            drive_id, self.runtime, self._nursery, position=position, limits=self.nasty.limits,
+            grace_ms=self.nasty.grace_ms, cache_bytes=self.nasty.cache_bytes,
         )  # fmt: skip
+        drive = self.oracle.watch(bare, bare)
         self.hosted.append(drive)
         process = self.processes.get(node)
         if process is not None and not process.died.is_set():
@@ -82,7 +86,7 @@ class ChangingWorld(ClusterWorld):
         """The drives that have the positions now."""
         by_id = {drive.drive_id: drive for drive in self.hosted}
         positions = layout.sets[0].positions
-        self.drives = self.bare = [
+        self.drives = [
             by_id.get(p.drive, old) for p, old in zip(positions, self.drives, strict=True)
         ]
 
@@ -242,21 +246,19 @@ class ChangingWorld(ClusterWorld):
         return self.rng.choice(sorted(self.processes))
 
 
-async def scenario(rng, trace, *, mutate=None, turns=12):
+async def scenario(rng, trace, *, mutate=None):
     """One seed: clients, faults and an operator together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
         world = ChangingWorld(rng, nursery, trace, mutate)
         trace.say("links", world.links)
         await world.settle()
-        store = world.processes[NODES[0]].store
-        await persist(lambda: store.create_bucket("sim", "root", b""))
         with trio.CancelScope() as faults:
             async with trio.open_nursery() as clients:
 
                 async def run_clients():
                     async with trio.open_nursery() as inner:
-                        for number in range(rng.randint(2, 4)):
-                            inner.start_soon(world.client, None, f"client-{number}", turns)
+                        for number in range(world.clients.habits.clients):
+                            inner.start_soon(world.client, None, f"client-{number}")
                     faults.cancel()
 
                 clients.start_soon(run_clients)
