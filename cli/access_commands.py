@@ -7,8 +7,8 @@ from typing import IO
 
 import click
 
-from cli import render
-from cli.asking import JSON, STATE, ask, show, tell
+from cli import exits, render
+from cli.asking import JSON, STATE, ask, fail, show, tell
 
 
 @click.group()
@@ -137,11 +137,15 @@ def policy() -> None:
 
 @policy.command("set")
 @click.argument("name")
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File(encoding="utf-8"))
 @STATE
 def policy_set(name: str, file: IO[str], state: Path | None) -> None:
     """Write or replace a policy from a JSON file (- is standard input)."""
-    done = tell(state, "/policy/set", policy=name, document=file.read())
+    try:
+        document = file.read()
+    except UnicodeDecodeError:
+        fail(f"{file.name} is not UTF-8", exits.CONFIG)
+    done = tell(state, "/policy/set", policy=name, document=document)
     print(f"policy {name} set")
     for action in done["without_effect"]:
         print(f"storectl: warning: {action} names no action of this version", file=sys.stderr)

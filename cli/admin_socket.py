@@ -18,7 +18,7 @@ import trio
 
 from cli import access_calls
 from cluster import admin
-from cluster.errors import ConfigError, ExistsError, NotFoundError, UnavailableError
+from cluster.errors import ConfigError, ExistsError, NotFoundError, QuorumError, UnavailableError
 from cluster.node import Node
 from s3.messages import RequestBody, RequestHead, Response
 
@@ -54,6 +54,9 @@ class AdminHandler:
             return _json(400, {"error": str(error)})
         except ExistsError as error:
             return _json(409, {"error": str(error)})
+        except QuorumError as error:
+            changed = "; nothing was changed" if head.method == "POST" else ""
+            return _json(503, {"error": f"{error}{changed}"})
         except UnavailableError as error:
             return _json(503, {"error": str(error)})
         except Exception as error:  # noqa: BLE001 - one question of an operator must not end the node

@@ -14,12 +14,15 @@ from trio.abc import HalfCloseableStream
 from cluster.access.credentials import Credentials
 from cluster.access.directory import Directory
 from cluster.access.leases import LeaseSettings
+from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
 from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
 from cluster.drives.roster import Roster
 from cluster.drives.server import DriveServer, ServerSettings
+from cluster.healing.service import Healing
+from cluster.healing.settings import HealingSettings
 from cluster.ids import DriveId, NodeId
 from cluster.layout import Layout
 from cluster.membership.detector import DetectorSettings
@@ -52,6 +55,7 @@ class CoreSettings:
     table: TableSettings | None = None
     objects: ObjectSettings | None = None
     access: LeaseSettings | None = None
+    healing: HealingSettings = attrs.field(factory=HealingSettings)
     peers: PeerSettings | None = None
     server: ServerSettings | None = None
     detector: DetectorSettings | None = None
@@ -108,11 +112,6 @@ class Core:
             me, self.peers, self.agreement, runtime, settings=settings.detector
         )
         self.roster = Roster(me, lambda: self.layout, own, self.peers.node)
-        self._server = DriveServer(
-            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
-            clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
-            on_gossip=self.membership.answer, settings=settings.server,
-        )  # fmt: skip
         patience = (settings.table or TableSettings()).round_seconds
         self.table = Table(
             drives_of=self.roster.drives_of, layout=lambda: self.layout, clock=self.clock,
@@ -123,13 +122,22 @@ class Core:
             table=self.table, drives_of=self.roster.drives_of, layout=lambda: self.layout,
             clock=self.clock, runtime=runtime, node_id=me, nursery=nursery, settings=settings.objects,
         )  # fmt: skip
+        self.healing = Healing(
+            me, self.agreement, self.table, self.roster, self.membership.view, own, settings.healing
+        )
         self.vault = Vault()
         self.credentials = Credentials(
             table=self.table, vault=self.vault, nursery=nursery, settings=settings.access
         )
         self.directory = Directory(
-            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials
-        )
+            table=self.table, runtime=runtime, vault=self.vault, credentials=self.credentials,
+            notify=tell_peers(self.peers.known),
+        )  # fmt: skip
+        self.server = DriveServer(
+            cluster=layout.cluster, node=me, epoch=lambda: self.layout.epoch, drives=own,
+            clock=self.clock, runtime=runtime, is_member=self._is_member, on_newer=self._hurry,
+            on_gossip=self.membership.answer, forget=self.credentials.forget, settings=settings.server,
+        )  # fmt: skip
 
     @property
     def layout(self) -> Layout:
@@ -146,8 +154,9 @@ class Core:
             nursery.start_soon(self.agreement.tend)
             nursery.start_soon(self.peers.run, self.agreement.wait_changed)
             nursery.start_soon(self.membership.run)
+            nursery.start_soon(self.healing.run)
             nursery.start_soon(self._tell_of_layouts)
-            nursery.start_soon(self._transport.serve, self._server.handle)
+            nursery.start_soon(self._transport.serve, self.server.handle)
 
     async def _tell_of_layouts(self) -> None:
         """A layout that this node has made, or heard of, goes to everybody at once."""

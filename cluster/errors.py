@@ -9,9 +9,11 @@ ClusterError
   StorageFullError        the drives have no room; deletes still work
   NotFoundError           bucket, key, version or upload does not exist
     StaleBucketError      the bucket was fenced since it was looked up: look again
+    DeleteMarkerError     what was named is a delete marker
   ExistsError             a bucket of that name exists
   NotEmptyError           a bucket that is not empty cannot be deleted
   PreconditionError       the state did not meet the caller's precondition
+  TooManyVersionsError    the key has no room for one more version
   CorruptError            bytes at rest do not match their checksum and cannot be rebuilt
   ConfigError             the operator's input cannot be used; the message says what to do
 """
@@ -50,7 +52,7 @@ class StorageFullError(ClusterError):
 
 
 class NotFoundError(ClusterError):
-    """What was named does not exist; `kind` is "bucket", "key", "version", "upload" or "part"."""
+    """What was named does not exist; `kind` is "bucket", "key", "version", "upload", "part", "user", "access key" or "policy"."""
 
     def __init__(self, kind: str, name: str = "") -> None:
         super().__init__(f"no such {kind}" + (f": {name}" if name else ""))
@@ -62,6 +64,14 @@ class StaleBucketError(NotFoundError):
 
     def __init__(self) -> None:
         super().__init__("bucket")
+
+
+class DeleteMarkerError(NotFoundError):
+    """The version is a delete marker: the current one, or, with `asked`, the one that was asked for by its id."""
+
+    def __init__(self, version_id: bytes | None, mtime_ms: int, *, asked: bool) -> None:
+        super().__init__("key")
+        self.version_id, self.mtime_ms, self.asked = version_id, mtime_ms, asked
 
 
 class ExistsError(ClusterError):
@@ -80,6 +90,14 @@ class PreconditionError(ClusterError):
     ) -> None:
         super().__init__(message)
         self.absent = absent
+
+
+class TooManyVersionsError(ClusterError):
+    """The key has as many versions as its record can hold: some must be deleted before another is put."""
+
+    def __init__(self, versions: int) -> None:
+        super().__init__(f"a record cannot hold more than these {versions} versions")
+        self.versions = versions
 
 
 class CorruptError(ClusterError):

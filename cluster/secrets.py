@@ -113,13 +113,15 @@ def seal(pair: KeyPair, key: bytes, rng: Random) -> bytes:
 
 
 def unseal(document: bytes, key: bytes) -> KeyPair:
-    """Inverse of seal. Raises ConfigError where the key is not the one."""
-    fields = json.loads(document)
-    access = fields["access_key"]
+    """Inverse of seal. Raises ConfigError where the key is not the one, or the document is none."""
     try:
+        fields = json.loads(document)
+        access = fields["access_key"]
         secret = AESGCM(key).decrypt(
             bytes.fromhex(fields["nonce"]), bytes.fromhex(fields["sealed"]), access.encode()
         )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the register holds no sealed key: {error}") from error
     except InvalidTag:
         raise ConfigError(
             f"{KEY_FILE} in the state folder does not open this cluster's keys: restore the right one"

@@ -5,7 +5,9 @@ those that hear of it at once.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
+import attrs
 import trio
 from msgspec.structs import replace
 
@@ -47,6 +49,14 @@ Notify = Callable[[Sequence[bytes]], Awaitable[None]]
 
 async def tell_nobody(_names: Sequence[bytes]) -> None:
     """The `notify` of a node without peers."""
+
+
+@attrs.frozen
+class AccessChanged:
+    """Event: a user, an access key or a policy was changed, or may have been. Holds no secret."""
+
+    register: str
+    certain: bool
 
 
 class Directory:
@@ -101,9 +111,15 @@ class Directory:
     async def remove_user(self, name: str) -> None:
         """With all its keys, which are refused from the moment when the user is gone. Raises NotFoundError("user")."""
         user = await self._remove(user_name(name), User)
-        for key in await self.keys():
-            if key.user_id == user.user_id:
-                await self.remove_key(key.key_id)
+        try:
+            for key in await self.keys():
+                if key.user_id == user.user_id:
+                    with suppress(NotFoundError):
+                        await self._remove(key_name(key.key_id), AccessKey, told=True)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(
+                f"user {name} is gone, and its keys are refused; some are still listed: {error}"
+            ) from error
 
     # -- access keys
 
@@ -123,7 +139,7 @@ class Directory:
         return await list_records(self._table, KEYS, AccessKey)
 
     async def set_key_disabled(self, key_id: str, *, disabled: bool) -> None:
-        """Raises NotFoundError("key")."""
+        """Raises NotFoundError("access key")."""
         await self._change(key_name(key_id), AccessKey, lambda key: replace(key, disabled=disabled))
 
     async def remove_key(self, key_id: str) -> None:
@@ -194,7 +210,8 @@ class Directory:
                 continue  # somebody else has changed it
         raise UnavailableError(f"{name.decode()} is being changed by others")
 
-    async def _remove(self, name: bytes, kind: type[R]) -> R:
+    async def _remove(self, name: bytes, kind: type[R], *, told: bool = False) -> R:
+        """`told`: nobody needs to hear of it, what it meant is void already."""
         for _ in range(MAX_TRIES):
             record, stamp = await self._read(name, kind)
             try:
@@ -202,9 +219,12 @@ class Directory:
             except PreconditionError:
                 continue
             except OutcomeUnknownError:
-                await self._tell(name)
+                await self._tell(name, certain=False)
                 raise
-            await self._tell(name)
+            if told:
+                self._credentials.forget([name])
+            else:
+                await self._tell(name)
             return record
         raise UnavailableError(f"{name.decode()} is being changed by others")
 
@@ -212,12 +232,13 @@ class Directory:
         try:
             await write_record(self._table, record, over)
         except OutcomeUnknownError:
-            await self._tell(name_of(record))
+            await self._tell(name_of(record), certain=False)
             raise
         await self._tell(name_of(record))
 
-    async def _tell(self, name: bytes) -> None:
+    async def _tell(self, name: bytes, *, certain: bool = True) -> None:
         """Here at once; the peers get as long as the lease, after which they ask anyway."""
+        self._runtime.emit(AccessChanged(name.decode(), certain))
         self._credentials.forget([name])
         with trio.move_on_after(self._credentials.leases.settings.lease):
             await self._notify([name])

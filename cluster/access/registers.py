@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from cluster.access.records import R, Record, decode_record, encode_record, name_of
 from cluster.clock import Ballot
 from cluster.ids import RowKey
+from cluster.layout import SYSTEM
 from cluster.metadata.scan import Scanner, Span
 from cluster.metadata.table import Table
 from cluster.register.keys import successor, system_row
-from cluster.register.mutations import Absent, DeleteCurrent, HeadIs
+from cluster.register.mutations import Absent, DeleteVersion, HeadIs
 
 _PAGE = 1000
 
@@ -33,7 +34,7 @@ async def write_record(table: Table, record: Record, over: Ballot | None) -> Non
 
 async def remove_record(table: Table, name: bytes, over: Ballot) -> None:
     """Remove the record of that stamp. Raises like write_record."""
-    await table.commit(table.system_ref(name), DeleteCurrent(), expect=(HeadIs(stamp=over),))
+    await table.commit(table.system_ref(name), DeleteVersion(), expect=(HeadIs(stamp=over),))
 
 
 async def list_records(table: Table, prefix: bytes, kind: type[R]) -> Sequence[R]:
@@ -45,8 +46,7 @@ async def list_records(table: Table, prefix: bytes, kind: type[R]) -> Sequence[R
     cursor: RowKey | None = low
     while cursor is not None:
         span = Span(start=cursor, stop=RowKey(high), bucket_epoch=0)
-        sets = [table.system_ref(prefix).set_id]
-        rows, cursor = await Scanner(table).scan(sets, span, _PAGE)
+        rows, cursor = await Scanner(table).scan([SYSTEM], span, _PAGE)
         for row in rows:
             found = await read_record(table, prefix + row.row[len(low) :], kind)
             if found is not None:

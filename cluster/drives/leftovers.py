@@ -35,16 +35,22 @@ class Leftovers:
 
     def collect(self, key: RowKey, row: Row, state: KeyState) -> None:
         """The row's state was chosen: note what it makes superfluous. Never blocks."""
+        still_open = {upload.upload_id for upload in state.uploads}
         if not is_part(key):
             referred = record_data(state)
             removed = set(row.superseded)
             for applied in state.ring if row.missed else state.ring[-1:]:
                 removed.update(applied.removed)
             self.discard(removed - referred)
-            for rowid in row.list_bodies:
-                self._collect_list(rowid, referred)
+            for body, rowid, upload in row.list_bodies:
+                # The state that left it out was buried, or the one that brought it.
+                if body in row.bodies or upload in still_open:
+                    self._commits.batch.drop_bodies.add(rowid)
+                else:
+                    self._collect_list(rowid, referred)
         for upload in row.closed:
-            self._close_upload(key, upload, row, state)
+            if upload not in still_open:  # what closed it was not buried
+                self._close_upload(key, upload, row, state)
         row.superseded, row.list_bodies, row.closed, row.missed = (), (), (), False
 
     def discard(self, data: set[DataId]) -> None:
@@ -67,7 +73,9 @@ class Leftovers:
     def _close_upload(self, key: RowKey, upload: UploadId, row: Row, state: KeyState) -> None:
         """Drop the part rows of a closed upload, and the data of parts that the object does not use."""
         referred = set(record_data(state))
-        live, bucket = state.live, bucket_of(key)
+        bucket = bucket_of(key)
+        # Not always the newest version: others may have been put beside it before this state was chosen.
+        made = next((v for v in state.versions if v.upload_id == upload), None)
         start, stop = part_row(bucket, upload, 0), RowKey(successor(bucket + b"p" + upload) or b"")
 
         def landed(rows: list[ScanRow] | None, _: str) -> None:
@@ -87,12 +95,7 @@ class Leftovers:
                 referred.update(part.data_id for part in decode_parts(data))
             self._reads.submit(lambda index: index.scan(start, stop, 10_001), landed)
 
-        if (
-            live is not None
-            and live.body is not None
-            and live.body.count
-            and live.upload_id == upload
-        ):
-            self._with_body(key, row, live.body.id, with_list)
+        if made is not None and made.body is not None and made.body.count:
+            self._with_body(key, row, made.body.id, with_list)
         else:
             with_list(None)

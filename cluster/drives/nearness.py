@@ -33,9 +33,9 @@ def rank(cost: float) -> int:
     return 1 + int(cost / _FINEST_SECONDS).bit_length() if math.isfinite(cost) else 1 << 10
 
 
-def order(drives: Sequence[Drive]) -> Sequence[int]:
-    """Indexes of the drives, the nearest first; equals as they stand. Where all are local, a mere range."""
-    for drive in drives:
-        if drive.cost:
-            return sorted(range(len(drives)), key=lambda index: rank(drives[index].cost))
-    return range(len(drives))
+def order(drives: Sequence[Drive], among: Sequence[int]) -> Sequence[int]:
+    """The indexes `among`, those of the nearest drives first, equals as they stand. Where all are local, `among` itself."""
+    for index in among:
+        if drives[index].cost:
+            return sorted(among, key=lambda index: rank(drives[index].cost))
+    return among

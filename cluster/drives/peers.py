@@ -1,6 +1,6 @@
 """The other nodes of the layout: a connection is kept to each that it names, and given up when it names it no more."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
@@ -31,6 +31,10 @@ class Peers:
         if known is None:
             known = self._nodes[node] = self._make(node)
         return known
+
+    def known(self) -> Collection[RemoteNode]:
+        """All of them, as the layout has them now."""
+        return [self._nodes[node] for node in self._scopes]
 
     async def run(self, wait_changed: Callable[[], Awaitable[None]]) -> None:
         """Keep up with the layout, whose changes `wait_changed` waits for."""

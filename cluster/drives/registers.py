@@ -65,6 +65,7 @@ class Registers:
         last_body: int,
         now_ms: Callable[[], int],
         grace_ms: int,
+        on_layout: Callable[[bytes], None],
     ) -> None:
         self._acceptor = acceptor
         self._commits = commits
@@ -74,7 +75,7 @@ class Registers:
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
-        self.layout = KeptLayout(acceptor.control, commits)
+        self.layout = KeptLayout(acceptor.control, commits, on_layout)
         self._scans = Scans(acceptor, reads, self.cached)
         self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
         self._leftovers = Leftovers(
@@ -275,14 +276,13 @@ class Registers:
         commits, batch = self._commits, self._commits.batch
         old = row.register.state if row.register is not None else BOTTOM.state
         state, message = write.register.state, write.message
-        lists = {v.body.id for v in old.versions if v.body is not None and v.body.count}
+        lists = {v.body.id: v.upload_id for v in old.versions if v.body and v.body.count}
         for body in write.drop_bodies:
             rowid = row.bodies.pop(body)
             row.data.pop(body, None)
             if body in lists:
-                row.list_bodies += (
-                    rowid,
-                )  # names data that is collectable once the new state is chosen
+                # It names data that is collectable once the new state is chosen.
+                row.list_bodies += ((body, rowid, lists[body]),)
             elif batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)
         for version in state.versions:

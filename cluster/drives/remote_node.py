@@ -187,6 +187,10 @@ class RemoteNode:
                 return await self.receive(call)
         raise TransportError(f"node {self.peer} did not answer in time")
 
+    async def forget(self, names: Sequence[bytes]) -> None:
+        """Tell the peer that these system documents have changed. Raises CALL_ERRORS."""
+        await self.ask(rpc.Forget(tuple(names)))
+
     async def receive(self, call: Call) -> rpc.ReplyWord:
         """The next reply. Raises CALL_ERRORS; RefusedError for a call that was not carried out."""
         return self._read_reply(await call.receive_message())

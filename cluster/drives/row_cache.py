@@ -42,7 +42,8 @@ class Row:
         self.data: dict[BodyId, bytes] = {}  # bodies at hand
         # What became superfluous with the accepted state, once that is chosen:
         self.superseded: tuple[DataId, ...] = ()
-        self.list_bodies: tuple[int, ...] = ()  # rowids of part lists that name superfluous data
+        # Part lists that name superfluous data, their rowids, and the uploads that made them:
+        self.list_bodies: tuple[tuple[BodyId, int, UploadId | None], ...] = ()
         self.closed: tuple[UploadId, ...] = ()
         self.missed = False  # states between the last chosen one here and this one were missed
 

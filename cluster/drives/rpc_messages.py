@@ -45,6 +45,7 @@ MAX_RUN = (
 MAX_READ = 16 << 20
 MAX_BLOCKS = 4096
 MAX_OPERATIONS = 1024  # of registers, in one call
+MAX_NAMES = 256  # of documents, in one call
 MAX_BATCH = 2 << 20  # about how many bytes operations, or pages, of one message may take
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=32)]
@@ -56,6 +57,7 @@ _Crcs = Annotated[
     tuple[Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)], ...],
     msgspec.Meta(max_length=MAX_BLOCKS),
 ]
+_Name = Annotated[bytes, msgspec.Meta(min_length=1, max_length=256)]
 _Bytes = Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
@@ -179,10 +181,16 @@ class Ping(Wire, frozen=True, tag=8):
     """Are you there? Answered by Pong."""
 
 
-class Gossip(Wire, frozen=True, tag=9):
+class Gossip(Wire, frozen=True, tag=10):
     """A heartbeat of membership, which this layer does not look into. Answered by Gossiped."""
 
     heartbeat: Annotated[bytes, msgspec.Meta(max_length=MAX_HEARTBEAT_BYTES)]
+
+
+class Forget(Wire, frozen=True, tag=9):
+    """These system documents have changed: what is kept of them is to be asked for again. Answered by Noted."""
+
+    names: Annotated[tuple[_Name, ...], msgspec.Meta(min_length=1, max_length=MAX_NAMES)]
 
 
 class StageBlocks(Wire, frozen=True, tag=1):
@@ -285,7 +293,7 @@ class Pong(Wire, frozen=True, tag=7):
     states: dict[Bytes16, DriveState]
 
 
-class Gossiped(Wire, frozen=True, tag=9):
+class Gossiped(Wire, frozen=True, tag=10):
     """The heartbeat that answers one."""
 
     heartbeat: Annotated[bytes, msgspec.Meta(max_length=MAX_HEARTBEAT_BYTES)]
@@ -316,12 +324,35 @@ class Trouble(Wire, frozen=True, tag=8):
     state: DriveState | None  # None: there is no such drive
 
 
+class Noted(Wire, frozen=True, tag=9):
+    """The node has taken note."""
+
+
 RequestWord = (
-    Submit | OpenStage | ReadBlocks | ReadDigests | StatShard | NoteBad | AskStatus | Ping | Gossip
+    Submit
+    | OpenStage
+    | ReadBlocks
+    | ReadDigests
+    | StatShard
+    | NoteBad
+    | AskStatus
+    | Ping
+    | Forget
+    | Gossip
 )
 StageWord = StageBlocks | StageClose
 ReplyWord = (
-    Refused | Answers | Stored | Blocks | Digests | Size | Status | Pong | Trouble | Gossiped
+    Refused
+    | Answers
+    | Stored
+    | Blocks
+    | Digests
+    | Size
+    | Status
+    | Pong
+    | Trouble
+    | Noted
+    | Gossiped
 )
 
 

@@ -1,6 +1,6 @@
-"""The drives of this node for other nodes: one call, one stream, carried out at most once."""
+"""What this node does for others, its drives above all: one call, one stream, carried out at most once."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -56,9 +56,11 @@ class DriveServer:
         on_newer: Callable[[NodeId], None] = lambda _: None,
         on_gossip: OnGossip | None = None,
         settings: ServerSettings | None = None,
+        forget: Callable[[Sequence[bytes]], None] = lambda _names: None,
     ) -> None:
-        """`on_newer` is told of a peer that goes by a newer layout than we do."""
+        """`on_newer` is told of a peer with a newer layout than ours, `forget` which system documents one has changed."""
         self._is_member, self._on_newer, self._on_gossip = is_member, on_newer, on_gossip
+        self.forget = forget
         self._cluster, self._node, self._epoch = cluster, node, epoch
         self._drives, self._clock, self._runtime = drives, clock, runtime
         self._settings = settings if settings is not None else ServerSettings()
@@ -137,6 +139,9 @@ class DriveServer:
         elif isinstance(word, rpc.Ping):
             states = {bytes(drive_id): drive.state for drive_id, drive in self._drives().items()}
             await caller.reply(rpc.Pong(states), last=True)
+        elif isinstance(word, rpc.Forget):
+            self.forget(word.names)
+            await caller.reply(rpc.Noted(), last=True)
         else:
             drive = self._drives().get(DriveId(word.drive))
             if drive is None:

@@ -8,11 +8,13 @@ from msgspec.structs import replace
 
 from cluster.clock import HybridClock
 from cluster.errors import (
+    ClusterError,
     NotFoundError,
     OutcomeUnknownError,
     PreconditionError,
     QuorumError,
     StaleBucketError,
+    TooManyVersionsError,
     UnavailableError,
 )
 from cluster.metadata.attempt import Attempt, EarlyPrepare
@@ -163,10 +165,12 @@ def dated(mutation: Mutation | None, op_hlc: int) -> Mutation | None:
     return mutation
 
 
-def refusal(refused: Refused) -> NotFoundError | PreconditionError:
+def refusal(refused: Refused) -> ClusterError:
     """The error for a precondition that does not hold."""
     if refused.reason == "no-upload":
         return NotFoundError("upload")
+    if refused.reason == "no-room":
+        return TooManyVersionsError(len(refused.base.versions))
     return PreconditionError(
         f"the precondition does not hold: {refused.reason}", absent=refused.reason == "absent"
     )

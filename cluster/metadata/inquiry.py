@@ -3,6 +3,7 @@
 import trio
 
 from cluster.drives.drive import Drive
+from cluster.drives.nearness import order
 from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
 from cluster.register.messages import Page, Reply, Request, StaleBucket, StaleEpoch, Value
@@ -15,7 +16,7 @@ class Inquiry:
         self._request = request
         self.members = members
         self.needed = members.electorate.read.needed
-        readers = members.nearest_readers()
+        readers = order(members.drives, members.readers)
         self._waiting = iter(readers)
         self._open = 0
         self._left = len(readers)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from cluster.drives.drive import VOTING, Drive
-from cluster.drives.nearness import order
 from cluster.layout import Layout
 from cluster.quorum import Electorate
 from cluster.votes import roll_of
@@ -27,14 +26,6 @@ class Members:
     def _count_readers(self) -> Sequence[int]:
         members = self.electorate.read.members
         return [index for index in range(len(self.drives)) if members >> index & 1]
-
-    def nearest_readers(self) -> Sequence[int]:
-        """The readers, those that answer soonest first."""
-        nearest = order(self.drives)
-        if isinstance(nearest, range):
-            return self.readers
-        members = self.electorate.read.members
-        return [index for index in nearest if members >> index & 1]
 
     def unable(self) -> int:
         """Bitmap of those that cannot vote now, as far as is known."""

@@ -21,10 +21,10 @@ from cluster.metadata.scan import Scanner, Span
 from cluster.metadata.table import Table
 from cluster.objects.context import Context
 from cluster.objects.fencing import fence_set
-from cluster.objects.model import Bucket
+from cluster.objects.model import Bucket, Versioning
 from cluster.register.keys import object_row, successor, system_row
 from cluster.register.messages import Fence
-from cluster.register.mutations import Absent, DeleteCurrent, HeadIs
+from cluster.register.mutations import Absent, DeleteVersion, HeadIs
 
 _PREFIX = b"bucket/"
 KNOWN_BUCKETS = 10_000
@@ -41,10 +41,11 @@ class BucketRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     created_ms: int
     owner: str
     attributes: bytes
+    versioning: Versioning = Versioning.UNVERSIONED
 
 
 class Buckets:
-    """Create, find, list and delete."""
+    """Create, find, list, change and delete."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -119,6 +120,34 @@ class Buckets:
                     continue
         return buckets
 
+    async def set_versioning(self, bucket: Bucket, versioning: Versioning) -> Bucket:
+        """Change the mode of a bucket. Raises NotFoundError("bucket"), UnavailableError (repeat it).
+
+        The record comes first, the fence before the answer: whoever is refused at the old epoch finds the new mode, and
+        a crash between the two leaves nothing that requests could not get past. The fence is raised in any case: the
+        change that is found here may be one whose fence is missing.
+        """
+        assert versioning is not Versioning.UNVERSIONED
+        for _ in range(MAX_TRIES):
+            await self.renew(bucket)  # finishes a deletion that it meets
+            record, stamp = await self._find(bucket.name)
+            if record.bucket_id != bucket.bucket_id or record.deleting:
+                continue
+            if record.versioning is not versioning:
+                record = msgspec.structs.replace(
+                    record, versioning=versioning, epoch=record.epoch + 1
+                )
+                try:
+                    await self._write(bucket.name, record, HeadIs(stamp=stamp))
+                except PreconditionError:
+                    continue  # somebody else changes it, too
+            fence = Fence(bucket=record.bucket_id, bucket_epoch=record.epoch)
+            table = self._context.table
+            for set_id in record.generation:
+                await fence_set(table.members_of(set_id), fence, table.watch)
+            return _bucket(bucket.name, record)
+        raise UnavailableError(f"bucket {bucket.name} is being changed")
+
     async def delete(self, bucket: Bucket) -> None:
         """Raises NotEmptyError, NotFoundError("bucket")."""
         for _ in range(MAX_TRIES):
@@ -161,7 +190,7 @@ class Buckets:
             await self._write(name, again, head)
             return False
         ref = table.system_ref(_PREFIX + name.encode())
-        await table.commit(ref, DeleteCurrent(), expect=(head,))
+        await table.commit(ref, DeleteVersion(), expect=(head,))
         dead = attrs.evolve(fence, dead=True)
         for set_id in record.generation:
             with contextlib.suppress(QuorumError):  # a hint that its rows may be dropped
@@ -193,4 +222,5 @@ def _bucket(name: str, record: BucketRecord) -> Bucket:
     return Bucket(
         name=name, bucket_id=record.bucket_id, epoch=record.epoch, generation=record.generation,
         created_ms=record.created_ms, owner=record.owner, attributes=record.attributes,
+        versioning=record.versioning,
     )  # fmt: skip

@@ -70,7 +70,10 @@ class ChunkRead:
     def _by_nearness(self) -> list[int]:
         now, staged = trio.current_time(), self._piece.part.staged
         drives, is_slow = self._drives, self._times.is_slow
-        ranked = [(not staged >> p & 1, is_slow(drives[p].drive_id, now), p) for p in order(drives)]
+        ranked = [
+            (not staged >> p & 1, is_slow(drives[p].drive_id, now), p)
+            for p in order(drives, range(len(drives)))
+        ]
         ranked.sort(key=itemgetter(0, 1))
         return [p for _, _, p in ranked]
 

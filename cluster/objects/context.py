@@ -12,6 +12,7 @@ from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
 from cluster.objects.ack import AckPolicy
 from cluster.objects.buffers import BufferPool
+from cluster.objects.free_space import FreeSpace
 from cluster.objects.model import Bucket
 from cluster.objects.read_times import ReadTimes
 from cluster.placement import home_set
@@ -57,6 +58,7 @@ class Context:
     settings: ObjectSettings
     buffers: BufferPool
     read_times: ReadTimes
+    free_space: FreeSpace
 
     def key_ref(self, bucket: Bucket, key: bytes) -> RegisterRef:
         """Where the register of an object key is."""

@@ -6,23 +6,43 @@ from functools import partial
 import trio
 
 from cluster.erasure.geometry import Geometry
-from cluster.errors import ClusterError, NotFoundError, SupersededError, UnavailableError
+from cluster.errors import (
+    ClusterError,
+    DeleteMarkerError,
+    NotFoundError,
+    SupersededError,
+    UnavailableError,
+)
 from cluster.metadata.table import Reading, RegisterRef
 from cluster.objects.chunk_read import ChunkRead, Piece
 from cluster.objects.context import Context
-from cluster.register.records import Part, decode_parts
+from cluster.register.mutations import find_version
+from cluster.register.records import KeyState, Part, Version, decode_parts
+
+
+def choose(state: KeyState, version_id: bytes | None) -> Version:
+    """The current version (None), or the one of that id.
+
+    Raises NotFoundError("key"), NotFoundError("version"), DeleteMarkerError.
+    """
+    found = state.head if version_id is None else find_version(state, version_id or None)
+    if found is None:
+        raise NotFoundError("key" if version_id is None else "version")
+    if found.delete_marker:
+        asked = version_id is not None
+        raise DeleteMarkerError(found.version_id, found.mtime_ms, asked=asked)
+    return found
 
 
 class StoredObject:
     """One version of a key."""
 
-    def __init__(self, context: Context, ref: RegisterRef, reading: Reading) -> None:
-        live = reading.state.live
-        if live is None:
-            raise NotFoundError("key")
-        self._context, self._ref, self.version = context, ref, live
+    def __init__(
+        self, context: Context, ref: RegisterRef, reading: Reading, version: Version
+    ) -> None:
+        self._context, self._ref, self.version = context, ref, version
         self._bodies = reading.bodies
-        self._parts = live.parts if live.body is None else None
+        self._parts = version.parts if version.body is None else None
 
     async def fetch_inline(self) -> None:
         """Have an inline object's bytes, which a later write removes at once. Raises SupersededError."""

@@ -1,18 +1,18 @@
 """A body in shards: the next chunk is collected while the one before is hashed, coded and written.
 
-Drives that turn out to be broken when the first stripe is written (or the last, where that is the same) do not fail the
-PUT: that stripe is still at hand, and is coded anew for fewer drives. Later losses cost redundancy down to D shards, then the
+Drives that turn out to be broken or full when the first stripe is written (or the last, where that is the same) do not fail the
+PUT: that stripe is still at hand, and goes to another set, or is coded anew for fewer drives. Later losses cost redundancy down to D shards, then the
 PUT.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import attrs
 import trio
 
 from cluster.clock import BALLOT_ZERO
-from cluster.drives.drive import STAGING, Blob, Drive, DriveState
+from cluster.drives.drive import Blob
 from cluster.erasure.codec import codec_for
 from cluster.erasure.geometry import block_bytes
 from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
@@ -20,12 +20,12 @@ from cluster.errors import QuorumError, StorageFullError
 from cluster.metadata.table import RegisterRef
 from cluster.objects.buffers import Lease
 from cluster.objects.context import SMALL_WORK, Context
+from cluster.objects.data_sets import DataSets, Target
 from cluster.objects.hashing import Hasher
 from cluster.objects.model import PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.objects.staging import Staging
 from cluster.objects.together import together
-from cluster.quorum import Quorum, adaptive_data_shards
 from cluster.register.keys import owner_row
 from cluster.register.records import Part
 
@@ -45,10 +45,10 @@ async def store_large(
 
     `on_closing` is called when all bytes are written and only their durability is waited for.
     """
-    layout, drives = context.layout(), context.drives_of(ref.set_id)
+    layout, sets = context.layout(), DataSets(context, ref.set_id)
     hasher = Hasher(context.runtime, request.digests)
-    k = _data_shards(context, drives)
-    lease = await context.buffers.lease(k * layout.block, layout.m * layout.block)
+    target = sets.first()
+    lease = await context.buffers.lease(target.k * layout.block, layout.m * layout.block)
     first = lease.buffer
     try:
         first[: len(head)] = head
@@ -56,53 +56,35 @@ async def store_large(
         last = filled < len(first)
         await hasher.update(first[:filled])
         seal = request.seal(filled) if last else None
-        lost: frozenset[int] = frozenset()
         rest = b""
         while True:
-            body = _Body(context, ref, drives, k, lost, request, on_closing)
+            body = _Body(context, ref, target, request, on_closing)
             try:
                 if seal is not None:
                     return await body.store_whole(lease, filled, number, seal), seal
                 rest = await body.begin(lease, filled)
                 break
-            except (QuorumError, StorageFullError):
-                lost |= body.lost
-                fewer = adaptive_data_shards(layout.k, layout.m, len(drives) - len(lost))
-                if fewer is None or fewer >= k:
-                    raise
-                k = fewer
+            except (QuorumError, StorageFullError) as error:
+                target = sets.after(target, body.lost, error)
     finally:
         lease.release()
     return await body.go_on(rest, filled, number, hasher)
 
 
-def _data_shards(context: Context, drives: Sequence[Drive]) -> int:
-    layout = context.layout()
-    live = sum(drive.state in STAGING for drive in drives)
-    k = adaptive_data_shards(layout.k, layout.m, live)
-    if k is None:
-        if any(drive.state is DriveState.READONLY for drive in drives):
-            raise StorageFullError(f"{live} of {layout.n} drives have room")
-        raise QuorumError(Quorum(layout.n).accept, live, "can take shards")
-    return k
-
-
 class _Body:
-    """One attempt at one code."""
+    """One attempt at one set with one code."""
 
     def __init__(
         self,
         context: Context,
         ref: RegisterRef,
-        drives: Sequence[Drive],
-        k: int,
-        lost: frozenset[int],
+        target: Target,
         request: PutRequest,
         on_closing: Callable[[], None],
     ) -> None:
-        layout = context.layout()
+        layout, k = context.layout(), target.k
         self._on_closing = on_closing
-        self._context, self._request, self._set_id = context, request, ref.set_id
+        self._context, self._request, self._set_id = context, request, target.set_id
         self._header = ShardHeader(
             data_id=context.draw_data_id(), owner=owner_row(ref.row), position=0, k=k,
             m=layout.n - k, block=layout.block, codec=layout.codec,
@@ -112,8 +94,8 @@ class _Body:
         self._stripes_per_chunk = max(1, layout.chunk // self._stripe)
         self._digests: list[bytes] = []
         self._size = 0
-        seats = layout.erasure_set(ref.set_id).positions
-        self._staging = Staging(context, drives, [s.node for s in seats], self._header, lost)
+        nodes = [position.node for position in layout.erasure_set(target.set_id).positions]
+        self._staging = Staging(context, target.drives, nodes, self._header, target.avoid)
 
     @property
     def lost(self) -> frozenset[int]:

@@ -1,5 +1,6 @@
 """The words in which S3 and the object store speak of buckets, objects, uploads and listings."""
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,9 +13,21 @@ from cluster.register.records import Part, Upload, Version
 Blob = bytes | bytearray | memoryview
 
 __all__ = [  # S3 knows the store through this module; what lies below is the cluster's own business
-    "Absent", "Bucket", "Digest", "Entry", "Listing", "Object", "Objects", "Part", "PartChoice", "PartInfo", "Precondition",
-    "Present", "PutRequest", "Reader", "Seal", "Source", "Upload", "UploadInfo", "ValidatorIn", "Version",
+    "NULL_VERSION", "Absent", "Bucket", "Digest", "Entry", "Listing", "Object", "Objects", "Part", "PartChoice", "PartInfo",
+    "Precondition", "Present", "PutRequest", "Reader", "Seal", "Source", "Upload", "UploadInfo", "ValidatorIn", "Version",
+    "VersionEntry", "VersionListing", "VersionPlace", "Versioning",
 ]  # fmt: skip
+
+# How a caller names the version that has no id; every other id is the 16 bytes of Version.version_id.
+NULL_VERSION = b""
+
+
+class Versioning(enum.Enum):
+    """What a put does to the version before it. A bucket leaves UNVERSIONED once, and for ever."""
+
+    UNVERSIONED = "unversioned"  # takes its place; a deletion leaves nothing
+    ENABLED = "enabled"  # stands beside it, with an id; a deletion inserts a marker
+    SUSPENDED = "suspended"  # takes the place of the null version; so does a marker
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +41,12 @@ class Bucket:
     created_ms: int
     owner: str
     attributes: bytes  # opaque to the cluster: S3's bucket settings
+    versioning: Versioning = Versioning.UNVERSIONED
+
+    @property
+    def names_versions(self) -> bool:
+        """Whether a put gets an id and leaves the versions before it alone."""
+        return self.versioning is Versioning.ENABLED
 
 
 class Source(Protocol):
@@ -119,6 +138,35 @@ class Listing:
     resume: bytes | None
 
 
+@attrs.frozen(kw_only=True)
+class VersionEntry:
+    """One row of a listing of versions: a version or delete marker of a key, or a common prefix (no version)."""
+
+    key: bytes  # or the common prefix
+    version: Version | None = None
+    is_latest: bool = False
+
+
+@attrs.frozen
+class VersionPlace:
+    """Where a listing of versions goes on: at a key, behind one of its versions (None: at its newest).
+
+    `behind` is the version's packed stamp, which is its id if it has one, and says where it was when it is gone;
+    NULL_VERSION is the null version where it is now, and where there is none, the key begins at its newest.
+    """
+
+    key: bytes
+    behind: bytes | None = None
+
+
+@attrs.frozen(kw_only=True)
+class VersionListing:
+    """A page: keys in byte order, versions of a key from the newest on. `resume` None: the end."""
+
+    entries: tuple[VersionEntry, ...]
+    resume: VersionPlace | None
+
+
 class Reader(Protocol):
     """A range of one version, verified before it is handed out."""
 
@@ -172,15 +220,28 @@ class Objects(Protocol):
         ...
 
     async def delete_bucket(self, bucket: Bucket) -> None:
-        """Raises NotEmptyError. Open uploads do not keep a bucket; they go with it."""
+        """Raises NotEmptyError: versions and delete markers keep a bucket. Open uploads do not; they go with it."""
+        ...
+
+    async def set_versioning(self, bucket: Bucket, versioning: Versioning) -> Bucket:
+        """Enable or suspend versioning; the bucket as it is now. No write that begins later is one of the old mode.
+
+        Raises NotFoundError("bucket"), and UnavailableError: the new mode may stand then, and a repetition completes it.
+        """
         ...
 
     async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
-        """Store a body. Returns the version as committed. Raises PreconditionError, StorageFullError, UnavailableError."""
+        """Store a body. Returns the version as committed.
+
+        Raises PreconditionError, TooManyVersionsError, StorageFullError, UnavailableError.
+        """
         ...
 
-    async def get(self, bucket: Bucket, key: bytes) -> Object:
-        """The live version. Raises NotFoundError("key")."""
+    async def get(self, bucket: Bucket, key: bytes, version_id: bytes | None = None) -> Object:
+        """The current version, or the one of that id.
+
+        Raises NotFoundError("key"), NotFoundError("version"), DeleteMarkerError.
+        """
         ...
 
     async def copy(
@@ -190,9 +251,19 @@ class Objects(Protocol):
         ...
 
     async def delete(
-        self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
-    ) -> None:
-        """Remove the live version; nothing to remove is a success (whatever `expect` says, as S3 has it)."""
+        self,
+        bucket: Bucket,
+        key: bytes,
+        expect: tuple[Precondition, ...] = (),
+        *,
+        version_id: bytes | None = None,
+    ) -> Version | None:
+        """Remove the version of that id; without one, the object in the bucket's mode: a marker, where it keeps versions.
+
+        `expect` is about the current version, and where there is none it is a success whatever it says, as S3 has it.
+        Returns the marker that was inserted, or else the version that was removed, as far as that is known: None where
+        nothing was, or where a repeated proposal met its own effect. Raises PreconditionError, TooManyVersionsError.
+        """
         ...
 
     async def check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
@@ -203,6 +274,12 @@ class Objects(Protocol):
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
     ) -> Listing:
         """Live keys >= start (byte order) that begin with prefix; common prefixes count like keys. limit >= 1."""
+        ...
+
+    async def list_versions(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: VersionPlace, limit: int
+    ) -> VersionListing:
+        """Versions and delete markers from `start` on, of keys that begin with prefix; common prefixes count. limit >= 1."""
         ...
 
     async def create_upload(self, bucket: Bucket, key: bytes, attributes: bytes) -> UploadId:

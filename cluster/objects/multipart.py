@@ -19,6 +19,7 @@ from cluster.register.mutations import (
     CompleteUpload,
     OpenUpload,
     Precondition,
+    RoomForVersion,
     UploadOpen,
     find_upload,
 )
@@ -78,7 +79,13 @@ class Uploads:
         home = self._context.key_ref(bucket, key)
         ref = attrs.evolve(home, row=part_row(bucket.bucket_id, upload, number, key))
         version = await put_body(
-            self._context, ref, request, renew=renew, number=number, upload_id=upload
+            self._context,
+            ref,
+            request,
+            bucket=bucket,
+            renew=renew,
+            number=number,
+            upload_id=upload,
         )
         await self.get(renewed[0] if renewed else bucket, key, upload)
         return version.parts[0]
@@ -113,7 +120,7 @@ class Uploads:
         state = (await self._context.table.read(ref)).state
         opened = find_upload(state, upload)
         if opened is None:
-            return _completed(state, upload)
+            return _completed(state, upload, bucket)
         found, _ = await self._scan(bucket, key, upload, 1, MAX_NUMBER)
         present = {(v.parts[0].number, v.validator): v.parts[0] for v in map(_live, found)}
         try:
@@ -121,21 +128,23 @@ class Uploads:
         except KeyError as error:
             again = (await self._context.table.read(ref)).state
             if find_upload(again, upload) is None:
-                return _completed(again, upload)
+                return _completed(again, upload, bucket)
             raise NotFoundError("part", str(error.args[0][0])) from None
         version, bodies = self._version(upload, parts, judge(opened, parts))
+        named = bucket.names_versions
+        room = (RoomForVersion(),) if named else ()
         try:
             done = await self._context.table.commit(
                 ref,
-                CompleteUpload(upload_id=upload, version=version),
-                expect=(UploadOpen(upload_id=upload), *expect),
+                CompleteUpload(upload_id=upload, version=version, named=named),
+                expect=(UploadOpen(upload_id=upload), *expect, *room),
                 bodies=bodies,
             )
         except NotFoundError as error:
             if error.kind != "upload":
                 raise
-            return _completed((await self._context.table.read(ref)).state, upload)
-        return committed_version(done, version)
+            return _completed((await self._context.table.read(ref)).state, upload, bucket)
+        return committed_version(done, version, named=named)
 
     def _version(
         self, upload_id: UploadId, parts: tuple[Part, ...], seal: Seal
@@ -199,15 +208,16 @@ def _live(item: Found) -> Version:
     return item.state.live
 
 
-def _completed(state: KeyState, upload_id: UploadId) -> Version:
+def _completed(state: KeyState, upload_id: UploadId, bucket: Bucket) -> Version:
     done = next((done for done in state.done if done.upload_id == upload_id), None)
     if done is None:
         raise NotFoundError("upload")
     for version in state.versions:
         if version.upload_id == upload_id:
             return version
-    # Overwritten since: what is left of it is what the first answer said.
+    # Overwritten or deleted since: what is left of it is what the first answer said.
+    version_id = done.stamp.pack() if bucket.names_versions else None
     return Version(
-        version_id=None, delete_marker=False, stamp=done.stamp, op_hlc=0, size=0,
+        version_id=version_id, delete_marker=False, stamp=done.stamp, op_hlc=0, size=0,
         validator=done.validator, attributes=b"", mtime_ms=done.stamp.hlc, upload_id=upload_id,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Storing a body: small ones in the record, others as shards; then one compare-and-set."""
+"""Storing a body: small ones in the record, others as shards; then one compare-and-set in the bucket's mode."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -19,7 +19,7 @@ from cluster.objects.large import store_large
 from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.quorum import durable_shards
-from cluster.register.mutations import PutVersion
+from cluster.register.mutations import PutVersion, RoomForVersion
 from cluster.register.proposer import Committed
 from cluster.register.records import INLINE_LIMIT, BodyId, BodyRef, Part, Version
 
@@ -29,13 +29,15 @@ async def put_body(
     ref: RegisterRef,
     request: PutRequest,
     *,
+    bucket: Bucket,
     renew: Callable[[], Awaitable[Bucket]],
     number: int = 1,
     upload_id: UploadId | None = None,
 ) -> Version:
     """Store a body as the register's version. `number` and `upload_id` for a part. Raises as Objects.put.
 
-    `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again.
+    `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again,
+    and the mode may be another.
     """
     begun = context.layout()
     first = bytearray(INLINE_LIMIT + 1)
@@ -59,27 +61,35 @@ async def put_body(
             bodies[body_id] = data
             body = BodyRef(id=body_id, size=size, digest=xxhash.xxh3_128_digest(data))
     version = make_version(context, seal, size, body=body, parts=parts, upload_id=upload_id)
-    commit = partial(
-        context.table.commit,
-        mutation=PutVersion(version=version),
-        expect=request.expect,
-        bodies=bodies,
-        revise=partial(_revise, version, begun, context) if parts else None,
-    )
+
+    async def commit(ref: RegisterRef, bucket: Bucket, early: EarlyPrepare | None) -> Version:
+        named = bucket.names_versions and upload_id is None
+        mutation = PutVersion(version=version, named=named)
+        done = await context.table.commit(
+            ref,
+            mutation,
+            expect=(*request.expect, RoomForVersion()) if named else request.expect,
+            bodies=bodies,
+            early=early,
+            revise=partial(_revise, mutation, begun, context) if parts else None,
+        )
+        return committed_version(done, version, named=named)
+
     try:
-        done = await commit(ref, early=early)
+        return await commit(ref, bucket, early)
     except StaleBucketError:
-        done = await commit(attrs.evolve(ref, bucket_epoch=(await renew()).epoch))
-    return committed_version(done, version)
+        bucket = await renew()
+        return await commit(attrs.evolve(ref, bucket_epoch=bucket.epoch), bucket, None)
 
 
-def _revise(version: Version, begun: Layout, context: Context) -> PutVersion | None:
+def _revise(mutation: PutVersion, begun: Layout, context: Context) -> PutVersion | None:
     """Leave out the shards on drives that lost their place since. Raises UnavailableError where too few are left."""
     layout = context.layout()
     if layout is begun:
         return None
+    version = mutation.version
     parts = tuple(_still_held(part, begun, layout) for part in version.parts)
-    return PutVersion(version=replace(version, parts=parts))
+    return replace(mutation, version=replace(version, parts=parts))
 
 
 def _still_held(part: Part, begun: Layout, layout: Layout) -> Part:
@@ -135,13 +145,13 @@ def make_version(
     )  # fmt: skip
 
 
-def committed_version(done: Committed, template: Version) -> Version:
-    """The version that this commit introduced, even where a later one has replaced it already."""
+def committed_version(done: Committed, template: Version, *, named: bool) -> Version:
+    """The version that this commit introduced, even where it was replaced or deleted already."""
     assert done.stamp is not None
     for version in done.state.versions:
         if version.stamp == done.stamp:
             return version
-    return replace(template, stamp=done.stamp)
+    return replace(template, stamp=done.stamp, version_id=done.stamp.pack() if named else None)
 
 
 def _require_room(context: Context, ref: RegisterRef) -> None:

@@ -8,7 +8,7 @@ import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
-from cluster.errors import PreconditionError, StaleBucketError, SupersededError, UnavailableError
+from cluster.errors import StaleBucketError, SupersededError, UnavailableError
 from cluster.ids import NodeId
 from cluster.layout import Layout
 from cluster.metadata.commit import refusal
@@ -16,13 +16,16 @@ from cluster.metadata.table import Table
 from cluster.objects.buckets import Buckets
 from cluster.objects.buffers import BufferPool
 from cluster.objects.context import Context, ObjectSettings
-from cluster.objects.get import StoredObject
+from cluster.objects.delete import delete_object
+from cluster.objects.free_space import FreeSpace
+from cluster.objects.get import StoredObject, choose
 from cluster.objects.listing import list_objects
-from cluster.objects.model import Bucket, Listing, Object, PutRequest
+from cluster.objects.listing_versions import list_versions
+from cluster.objects.model import Bucket, Listing, Object, PutRequest, VersionListing, VersionPlace
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
 from cluster.objects.read_times import ReadTimes
-from cluster.register.mutations import DeleteCurrent, Precondition, check
+from cluster.register.mutations import Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
 
@@ -44,6 +47,7 @@ class ObjectStore:
             node_id=node_id, nursery=nursery, settings=chosen,
             buffers=BufferPool(chosen.buffer_budget),
             read_times=ReadTimes(chosen.hedge_share, chosen.hedge_min_seconds),
+            free_space=FreeSpace(),
         )  # fmt: skip
         buckets = Buckets(self._context)
         self._renew = buckets.renew
@@ -52,6 +56,7 @@ class ObjectStore:
         self.get_bucket = buckets.get
         self.list_buckets = buckets.list
         self.delete_bucket = buckets.delete
+        self.set_versioning = buckets.set_versioning
         self.put_part = self._uploads.put_part
         self.create_upload = self._standing(self._uploads.create)
         self.get_upload = self._standing(self._uploads.get)
@@ -62,6 +67,7 @@ class ObjectStore:
         self.get = self._standing(self._get)
         self.delete = self._standing(self._delete)
         self.list = self._standing(self._list)
+        self.list_versions = self._standing(self._list_versions)
         self.check = self._standing(self._check)
 
     def _standing(self, work: Work) -> Work:
@@ -78,15 +84,16 @@ class ObjectStore:
     async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
         """Store a body."""
         ref = self._context.key_ref(bucket, key)
-        return await put_body(self._context, ref, request, renew=partial(self._renew, bucket))
+        renew = partial(self._renew, bucket)
+        return await put_body(self._context, ref, request, bucket=bucket, renew=renew)
 
-    async def _get(self, bucket: Bucket, key: bytes) -> Object:
-        """The live version. Raises NotFoundError("key")."""
+    async def _get(self, bucket: Bucket, key: bytes, version_id: bytes | None = None) -> Object:
+        """The current version, or the one of that id. Raises NotFoundError, DeleteMarkerError."""
         ref = self._context.key_ref(bucket, key)
         for _ in range(MAX_READS):
-            found = StoredObject(
-                self._context, ref, await self._context.table.read(ref, bodies=True)
-            )
+            reading = await self._context.table.read(ref, bodies=True)
+            version = choose(reading.state, version_id)
+            found = StoredObject(self._context, ref, reading, version)
             try:
                 await found.fetch_inline()
             except SupersededError:
@@ -102,15 +109,15 @@ class ObjectStore:
         return await self.put(bucket, key, request)
 
     async def _delete(
-        self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
-    ) -> None:
-        """Remove the live version."""
-        ref = self._context.key_ref(bucket, key)
-        try:
-            await self._context.table.commit(ref, DeleteCurrent(), expect=expect)
-        except PreconditionError as error:
-            if not error.absent:
-                raise
+        self,
+        bucket: Bucket,
+        key: bytes,
+        expect: tuple[Precondition, ...] = (),
+        *,
+        version_id: bytes | None = None,
+    ) -> Version | None:
+        """Remove a version, or the object in the bucket's mode."""
+        return await delete_object(self._context, bucket, key, expect, version_id)
 
     async def _check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
         """Judge preconditions on the state as it is now."""
@@ -124,5 +131,13 @@ class ObjectStore:
     ) -> Listing:
         """A page of live keys."""
         return await list_objects(
+            self._context, bucket, prefix=prefix, delimiter=delimiter, start=start, limit=limit
+        )
+
+    async def _list_versions(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: VersionPlace, limit: int
+    ) -> VersionListing:
+        """A page of versions."""
+        return await list_versions(
             self._context, bucket, prefix=prefix, delimiter=delimiter, start=start, limit=limit
         )

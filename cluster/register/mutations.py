@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cluster.clock import Ballot
 from cluster.ids import DataId, UploadId
-from cluster.register.records import Done, KeyState, Upload, Version
+from cluster.register.records import Done, KeyState, Upload, Version, encode_state
 
 
 class _Data(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -50,20 +50,33 @@ class UploadOpen(_Data, frozen=True):
     upload_id: UploadId
 
 
-Precondition: TypeAlias = Absent | Present | ValidatorIn | ValidatorNotIn | HeadIs | UploadOpen
+class RoomForVersion(_Data, frozen=True):
+    """The key has room for one more version: a state travels whole, so it must stay smaller than a message."""
+
+
+Precondition: TypeAlias = (
+    Absent | Present | ValidatorIn | ValidatorNotIn | HeadIs | UploadOpen | RoomForVersion
+)
 
 
 class PutVersion(_Data, frozen=True):
-    """Replace the current version (unversioned bucket), or the value of a part or system register.
+    """Make this the newest version of a key (it may be a delete marker), or the value of a part or system register.
 
-    The template's stamp, and its parts' intro, are set to the ballot.
+    The template's stamp, and its parts' intro, are set to the ballot. `named`: the stamp becomes its id, too, and it
+    stands beside the older ones; otherwise it is the null version, and takes the place of the one before it.
     """
 
     version: Version
+    named: bool = False
 
 
-class DeleteCurrent(_Data, frozen=True):
-    """Remove the null version (unversioned bucket). Removing nothing is a success without a write."""
+class DeleteVersion(_Data, frozen=True):
+    """Remove the version of that id (None: the null version), so that the next older one may become the newest.
+
+    Removing nothing is a success without a write.
+    """
+
+    version_id: bytes | None = None
 
 
 class OpenUpload(_Data, frozen=True):
@@ -83,13 +96,17 @@ class CompleteUpload(_Data, frozen=True):
 
     upload_id: UploadId
     version: Version  # its parts, or its body (a long list), keep the intro ballots under which they were written
+    named: bool = False  # as in PutVersion
 
 
-Mutation: TypeAlias = PutVersion | DeleteCurrent | OpenUpload | AbortUpload | CompleteUpload
+Mutation: TypeAlias = PutVersion | DeleteVersion | OpenUpload | AbortUpload | CompleteUpload
 
 
 class Refused(_Data, frozen=True):
-    """The precondition does not hold. `reason` is "exists", "absent", "mismatch", "changed" or "no-upload"."""
+    """The precondition does not hold.
+
+    `reason` is "exists", "absent", "mismatch", "changed", "no-upload" or "no-room".
+    """
 
     reason: str
     base: KeyState
@@ -99,6 +116,10 @@ class Unchanged(_Data, frozen=True):
     """The base state already is what the mutation asks for (a delete of nothing)."""
 
 
+MAX_VERSIONS = 10_000  # of a key
+MAX_RECORD_BYTES = (
+    8 << 20  # of a state with the body rows beside it: half of what a message may hold
+)
 _DONE_KEPT = 16
 
 
@@ -129,6 +150,21 @@ def _violation(condition: Precondition, base: KeyState) -> str | None:
             return None if (head.stamp if head is not None else None) == stamp else "changed"
         case UploadOpen(upload_id=upload_id):
             return None if find_upload(base, upload_id) is not None else "no-upload"
+        case RoomForVersion():
+            return None if _has_room(base) else "no-room"
+
+
+def _has_room(base: KeyState) -> bool:
+    if len(base.versions) >= MAX_VERSIONS:
+        return False
+    # A drive that missed some states is sent the whole of the next one, bodies included, in one message.
+    bodies = sum(version.body.size for version in base.versions if version.body is not None)
+    return bodies + len(encode_state(base)) <= MAX_RECORD_BYTES
+
+
+def find_version(state: KeyState, version_id: bytes | None) -> Version | None:
+    """The version of that id; None: the null version."""
+    return next((v for v in state.versions if v.version_id == version_id), None)
 
 
 def find_upload(state: KeyState, upload_id: UploadId) -> Upload | None:
@@ -139,32 +175,42 @@ def find_upload(state: KeyState, upload_id: UploadId) -> Upload | None:
 def apply(mutation: Mutation, base: KeyState, ballot: Ballot) -> KeyState | Unchanged:
     """The new state, without its ring entry. `ballot` becomes the stamp and intro of what is introduced."""
     match mutation:
-        case PutVersion(version=version):
-            return replace(base, versions=(_introduce(version, base, ballot, fresh_parts=True),))
-        case DeleteCurrent():
-            return replace(base, versions=()) if base.versions else Unchanged()
+        case PutVersion(version=version, named=named):
+            if version.parts:
+                parts = tuple(replace(part, intro=ballot) for part in version.parts)
+                version = replace(version, parts=parts)
+            return _introduce(version, base, ballot, named=named)
+        case DeleteVersion(version_id=version_id):
+            left = _without(base, version_id)
+            return Unchanged() if len(left) == len(base.versions) else replace(base, versions=left)
         case OpenUpload(upload=upload):
             opened = replace(upload, created=ballot)
             return replace(base, uploads=(*base.uploads, opened))
         case AbortUpload(upload_id=upload_id):
             return _close(base, upload_id)
-        case CompleteUpload(upload_id=upload_id, version=version):
-            introduced = _introduce(version, base, ballot, fresh_parts=False)
-            done = Done(upload_id=upload_id, stamp=ballot, validator=introduced.validator)
-            return replace(
-                _close(base, upload_id),
-                versions=(introduced,),
-                done=(*base.done, done)[-_DONE_KEPT:],
-            )
+        case CompleteUpload(upload_id=upload_id, version=version, named=named):
+            new = _introduce(version, _close(base, upload_id), ballot, named=named)
+            done = Done(upload_id, ballot, version.validator)
+            return replace(new, done=(*base.done, done)[-_DONE_KEPT:])
 
 
-def _introduce(version: Version, base: KeyState, ballot: Ballot, *, fresh_parts: bool) -> Version:
-    # A skewed clock must not make a key's newest version look older than the one that it replaced.
-    floor = base.head.mtime_ms if base.head is not None else 0
-    parts = version.parts
-    if fresh_parts:
-        parts = tuple(replace(part, intro=ballot) for part in parts)
-    return replace(version, stamp=ballot, mtime_ms=max(version.mtime_ms, floor), parts=parts)
+def _introduce(version: Version, base: KeyState, ballot: Ballot, *, named: bool) -> KeyState:
+    head = base.head
+    # Only what is older than a ballot can be promised at it: so the order of versions is that of their stamps.
+    assert head is None or head.stamp < ballot
+    # A skewed clock must not make a key's newest version look older than the one before it.
+    floor = head.mtime_ms if head is not None else 0
+    introduced = replace(
+        version,
+        version_id=ballot.pack() if named else None,
+        stamp=ballot,
+        mtime_ms=max(version.mtime_ms, floor),
+    )
+    return replace(base, versions=(introduced, *_without(base, introduced.version_id)))
+
+
+def _without(base: KeyState, version_id: bytes | None) -> tuple[Version, ...]:
+    return tuple(v for v in base.versions if v.version_id != version_id)
 
 
 def _close(base: KeyState, upload_id: UploadId) -> KeyState:

@@ -59,9 +59,11 @@ class BodyRef(_Record, frozen=True):
 class Version(_Record, frozen=True):
     """One version of a key, or a delete marker. Exactly one of body and parts, or neither for an empty object."""
 
-    version_id: bytes | None  # None is S3's "null" version
+    version_id: (
+        bytes | None
+    )  # its stamp, packed; None: S3's "null" version, of which a key has at most one
     delete_marker: bool
-    stamp: Ballot  # ballot of its introduction: versions of a key are ordered by it
+    stamp: Ballot  # ballot of its introduction, for ever: versions of a key are ordered by it
     op_hlc: int  # hybrid clock when the coordinator began to commit: the age rule I8
     size: int
     validator: str
@@ -100,7 +102,7 @@ class Applied(_Record, frozen=True):
 class KeyState(_Record, frozen=True):
     """The value of one register. Unversioned: at most one version; no version and no upload is a tombstone."""
 
-    versions: tuple[Version, ...] = ()  # newest first
+    versions: tuple[Version, ...] = ()  # newest first: their stamps fall strictly
     uploads: tuple[Upload, ...] = ()  # by creation
     done: tuple[Done, ...] = ()  # the last 16
     ring: tuple[Applied, ...] = ()  # oldest first; the last one made this state

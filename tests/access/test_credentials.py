@@ -4,16 +4,18 @@ import itertools
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from cluster.access.credentials import MAX_STRANGERS
-from cluster.access.directory import tell_nobody
+from cluster.access.directory import AccessChanged, tell_nobody
 from cluster.access.leases import LeaseSettings
 from cluster.access.records import AccessKey, key_name
-from cluster.access.registers import read_record
+from cluster.access.registers import read_record, write_record
 from cluster.errors import (
     ConfigError,
     ExistsError,
     NotFoundError,
+    OutcomeUnknownError,
     OverloadedError,
     QuorumError,
     UnavailableError,
@@ -236,6 +238,17 @@ async def test_what_is_refused_says_why(world, make):
 
 
 @over_drives()
+async def test_a_change_is_an_event_without_its_secret(world, make):
+    node = make()
+    pair = await with_key(node)
+    await node.directory.remove_key(pair.access_key)
+    events = [event for event in node.runtime.events if isinstance(event, AccessChanged)]
+    name = f"access/key/{pair.access_key}"
+    assert [event.register for event in events] == ["access/user/ann", name, name]
+    assert pair.secret_key not in repr(node.runtime.events)
+
+
+@over_drives()
 async def test_two_nodes_change_one_user_at_once_and_both_changes_stand(world, make):
     one, two = make(), make()
     await one.directory.add_user("ann")
@@ -244,6 +257,23 @@ async def test_two_nodes_change_one_user_at_once_and_both_changes_stand(world, m
         nursery.start_soon(two.directory.attach, "ann", "readwrite")
     (user,) = await one.directory.users()
     assert user.policies == ("readonly", "readwrite")
+
+
+@over_drives()
+async def test_peers_that_do_not_listen_delay_the_removal_of_a_user_once_and_not_for_each_key(
+    world, make
+):
+    async def notify(names):
+        await trio.sleep_forever()
+
+    node, quick = make(notify), make()
+    await with_key(quick)
+    for _ in range(9):
+        await quick.directory.create_key("ann")
+    began = trio.current_time()
+    await node.directory.remove_user("ann")
+    assert await quick.directory.keys() == []
+    assert trio.current_time() - began < 3
 
 
 @over_drives()
@@ -270,3 +300,72 @@ async def test_a_change_is_told_and_a_peer_that_does_not_listen_delays_it_no_lon
     assert told == [b"access/user/ann"]
     assert trio.current_time() - began < 2.1
     assert await tell_nobody(told) is None
+
+
+@over_drives()
+async def test_a_key_whose_secret_cannot_be_opened_is_unavailable_and_brings_nothing_down(
+    world, make
+):
+    one, two = make(), make()
+    pair = await with_key(one)
+    two.vault.open(b"z" * 32)
+    with pytest.raises(UnavailableError, match="does not open"):
+        await two.credentials.find(pair.access_key)
+    record, stamp = await read_record(one.table, key_name(pair.access_key), AccessKey)
+    for sealed in (b"", b"[]", b"{}", b'{"access_key": 1, "nonce": "", "sealed": ""}', b"\xff"):
+        await write_record(one.table, replace(record, sealed=sealed), stamp)
+        _, stamp = await read_record(one.table, key_name(pair.access_key), AccessKey)
+        one.credentials.forget([key_name(pair.access_key)])
+        with pytest.raises(UnavailableError, match="no sealed key"):
+            await one.credentials.find(pair.access_key)
+    other = await one.directory.create_key("ann")
+    theirs, _ = await read_record(one.table, key_name(other.access_key), AccessKey)
+    await write_record(one.table, replace(record, sealed=theirs.sealed), stamp)
+    with pytest.raises(UnavailableError, match="secret of another"):
+        await one.credentials.find(pair.access_key)
+
+
+@over_drives()
+async def test_a_record_of_a_newer_version_is_no_outage_that_the_old_one_could_bridge(world, make):
+    node = make()
+    pair = await with_key(node)
+    assert await node.credentials.find(pair.access_key) is not None
+    name = key_name(pair.access_key)
+    data, _ = await node.table.read_document(name)
+    await node.table.write_document(name, data[:4] + b"\x02" + data[5:])
+    await trio.sleep(2.1)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="format 02"):
+            await node.credentials.find(pair.access_key)
+
+
+@over_drives()
+async def test_a_node_that_has_not_come_up_yet_says_so(world, make):
+    node = make()
+    pair = await with_key(node)
+    node.vault._key = None
+    node.credentials.forget([key_name(pair.access_key)])
+    with pytest.raises(UnavailableError, match="waits for drives"):
+        await node.credentials.find(pair.access_key)
+    with pytest.raises(UnavailableError, match="waits for drives"):
+        await node.directory.create_key("ann")
+
+
+@over_drives(settings=TINY)
+async def test_a_user_whose_keys_cannot_be_removed_any_more_is_gone_all_the_same(world, make):
+    node = make()
+    pair = await with_key(node)
+    keys = node.directory.keys
+
+    async def lost():
+        await refuse_drives(world)
+        return await keys()
+
+    node.directory.keys = lost
+    with pytest.raises(OutcomeUnknownError, match="user ann is gone"):
+        await node.directory.remove_user("ann")
+    restore_drives(world)
+    await trio.sleep(5)
+    assert await node.credentials.find(pair.access_key) is None
+    assert [key.key_id for key in await keys()] == [pair.access_key]
+    await node.directory.remove_key(pair.access_key)

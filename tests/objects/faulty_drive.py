@@ -9,7 +9,7 @@ import trio
 from cluster.drives.drive import Drive, DriveError, DriveFullError, DriveState, DriveStatus, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
-from cluster.register.messages import Accept, Failed, Reply, Request
+from cluster.register.messages import Accept, Failed, Fence, Reply, Request
 
 Mode = Literal[
     "fine",
@@ -23,6 +23,7 @@ Mode = Literal[
     "broken-stages",
     "hung-stages",
     "broken-accepts",
+    "broken-fences",
 ]
 
 
@@ -52,8 +53,10 @@ class FaultyDrive:
                 return self.inner.state
 
     def submit(self, request: Request, reply: Callable[[Reply], None]) -> None:
-        if self.mode in ("faulty", "gone") or (
-            self.mode == "broken-accepts" and isinstance(request, Accept)
+        if (
+            self.mode in ("faulty", "gone")
+            or (self.mode == "broken-accepts" and isinstance(request, Accept))
+            or (self.mode == "broken-fences" and isinstance(request, Fence))
         ):
             reply(Failed("faulty"))
         elif self.mode != "hung":

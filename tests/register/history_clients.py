@@ -19,7 +19,7 @@ from cluster.register.mutations import (
     AbortUpload,
     Absent,
     CompleteUpload,
-    DeleteCurrent,
+    DeleteVersion,
     OpenUpload,
     PutVersion,
     UploadOpen,
@@ -220,7 +220,7 @@ class Client:
         return "ok", int(live.validator) if live else None
 
     def delete(self):
-        return _outcome((yield from self.commit(ROW, DeleteCurrent())))
+        return _outcome((yield from self.commit(ROW, DeleteVersion())))
 
     def put(self):
         part = yield from self.stage()

@@ -39,7 +39,7 @@ from cluster.register.mutations import (
     AbortUpload,
     Absent,
     CompleteUpload,
-    DeleteCurrent,
+    DeleteVersion,
     HeadIs,
     OpenUpload,
     Present,
@@ -144,8 +144,8 @@ def test_put_replaces_and_stamps_and_clamps_the_time():
 
 
 def test_delete_of_nothing_changes_nothing():
-    assert isinstance(apply(DeleteCurrent(), OPEN, B2), Unchanged)
-    assert apply(DeleteCurrent(), LIVE, B2).is_tombstone
+    assert isinstance(apply(DeleteVersion(), OPEN, B2), Unchanged)
+    assert apply(DeleteVersion(), LIVE, B2).is_tombstone
 
 
 def test_an_upload_is_opened_completed_and_remembered():

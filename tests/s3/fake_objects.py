@@ -11,6 +11,8 @@ from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.errors import ExistsError, NotEmptyError, NotFoundError
 from cluster.ids import BucketId, DataId, UploadId
 from cluster.metadata.commit import refusal
+from cluster.objects.get import choose
+from cluster.objects.listing_versions import resume_behind, versions_behind
 from cluster.objects.model import (
     Bucket,
     Entry,
@@ -22,22 +24,28 @@ from cluster.objects.model import (
     Seal,
     Upload,
     UploadInfo,
+    VersionEntry,
+    Versioning,
+    VersionListing,
+    VersionPlace,
 )
 from cluster.register.mutations import (
     AbortUpload,
     CompleteUpload,
-    DeleteCurrent,
+    DeleteVersion,
     Mutation,
     OpenUpload,
     Precondition,
     PutVersion,
+    RoomForVersion,
     Unchanged,
     UploadOpen,
     apply,
     check,
     find_upload,
+    find_version,
 )
-from cluster.register.records import INLINE_LIMIT, KeyState, Part, Version
+from cluster.register.records import INLINE_LIMIT, Done, KeyState, Part, Version
 
 START_MS = 1_700_000_000_000
 
@@ -117,17 +125,32 @@ class FakeObjects:
             raise NotEmptyError(bucket.name)
         del self.buckets[bucket.name]
 
+    async def set_versioning(self, bucket: Bucket, versioning: Versioning) -> Bucket:
+        now = self._now(bucket)
+        if now.versioning is not versioning:
+            now = attrs.evolve(now, versioning=versioning, epoch=now.epoch + 1)
+            self.buckets[bucket.name] = now
+        return now
+
+    def _now(self, bucket: Bucket) -> Bucket:
+        """The bucket in the mode that it has now, which a write follows."""
+        now = self.buckets.get(bucket.name)
+        if now is None or now.bucket_id != bucket.bucket_id:
+            raise NotFoundError("bucket", bucket.name)
+        return now
+
     # -- objects
 
     def _state(self, bucket: Bucket, key: bytes) -> KeyState:
-        if self.buckets.get(bucket.name) != bucket:
-            raise NotFoundError("bucket", bucket.name)
+        self._now(bucket)
         return self.rows.get((bucket.bucket_id, key), KeyState())
 
     def _commit(
         self, bucket: Bucket, key: bytes, mutation: Mutation, expect: tuple[Precondition, ...] = ()
     ) -> KeyState:
         base = self._state(bucket, key)
+        if isinstance(mutation, PutVersion | CompleteUpload) and mutation.named:
+            expect = (*expect, RoomForVersion())
         refused = check(expect, base)
         if refused is not None:
             raise refusal(refused)
@@ -157,17 +180,15 @@ class FakeObjects:
         data, seal = await self._drain(request)
         part = () if len(data) <= INLINE_LIMIT else (_part(1, seal, len(data)),)
         template = self._version(seal, len(data), part)
-        live = self._commit(bucket, key, PutVersion(version=template), request.expect).live
+        put = PutVersion(version=template, named=self._now(bucket).names_versions)
+        live = self._commit(bucket, key, put, request.expect).live
         assert live is not None
         self.bodies[live.stamp] = data
         return live
 
-    async def get(self, bucket: Bucket, key: bytes) -> FakeObject:
+    async def get(self, bucket: Bucket, key: bytes, version_id: bytes | None = None) -> FakeObject:
         await trio.lowlevel.checkpoint()
-        live = self._state(bucket, key).live
-        if live is None:
-            raise NotFoundError("key")
-        return FakeObject(self, live)
+        return FakeObject(self, choose(self._state(bucket, key), version_id))
 
     async def check(self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...]) -> None:
         refused = check(expect, self._state(bucket, key))
@@ -180,11 +201,25 @@ class FakeObjects:
         return await self.put(bucket, key, request)
 
     async def delete(
-        self, bucket: Bucket, key: bytes, expect: tuple[Precondition, ...] = ()
-    ) -> None:
+        self,
+        bucket: Bucket,
+        key: bytes,
+        expect: tuple[Precondition, ...] = (),
+        *,
+        version_id: bytes | None = None,
+    ) -> Version | None:
         await trio.lowlevel.checkpoint()
-        if self._state(bucket, key).live is not None:
-            self._commit(bucket, key, DeleteCurrent(), expect)
+        base, now = self._state(bucket, key), self._now(bucket)
+        if expect and base.live is None:
+            return None
+        if version_id is None and now.versioning is not Versioning.UNVERSIONED:
+            marker = replace(
+                self._version(Seal(validator="", attributes=b""), 0), delete_marker=True
+            )
+            put = PutVersion(version=marker, named=now.names_versions)
+            return self._commit(bucket, key, put, expect).head
+        self._commit(bucket, key, DeleteVersion(version_id=version_id or None), expect)
+        return find_version(base, version_id or None)
 
     async def list(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: bytes, limit: int
@@ -205,6 +240,29 @@ class FakeObjects:
                 return Listing(entries=tuple(entries.values()), resume=key)
             entries[name] = Entry(key=name, versions=state.versions if cut < 0 else ())
         return Listing(entries=tuple(entries.values()), resume=None)
+
+    async def list_versions(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: VersionPlace, limit: int
+    ) -> VersionListing:
+        assert limit >= 1
+        entries: dict[tuple[bytes, bytes | None], VersionEntry] = {}
+        for bucket_id, key in sorted(self.rows):
+            versions = self.rows[bucket_id, key].versions
+            if bucket_id != bucket.bucket_id or key < start.key or not key.startswith(prefix):
+                continue
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            if cut >= 0 and versions:
+                name = key[: cut + len(delimiter)]
+                entries[name, None] = VersionEntry(key=name)
+                continue
+            for version in versions_behind(versions, start.behind if key == start.key else None):
+                entries[key, version.stamp.pack()] = VersionEntry(
+                    key=key, version=version, is_latest=version == versions[0]
+                )
+        page = tuple(entries.values())[:limit]
+        return VersionListing(
+            entries=page, resume=resume_behind(page[-1]) if len(entries) > limit else None
+        )
 
     # -- uploads
 
@@ -246,8 +304,12 @@ class FakeObjects:
         judge: Callable[[Upload, Sequence[Part]], Seal], expect: tuple[Precondition, ...] = (),
     ) -> Version:  # fmt: skip
         state = self._state(bucket, key)
-        if any(done.upload_id == upload for done in state.done):
-            return next(v for v in state.versions if v.upload_id == upload)
+        for done in state.done:
+            if done.upload_id == upload:
+                return next(
+                    (v for v in state.versions if v.upload_id == upload),
+                    self._overwritten(bucket, done),
+                )
         opened = await self.get_upload(bucket, key, upload)
         chosen = [self.parts.get((upload, choice.number)) for choice in choices]
         rows = []
@@ -261,12 +323,25 @@ class FakeObjects:
         live = self._commit(
             bucket,
             key,
-            CompleteUpload(upload_id=upload, version=template),
+            CompleteUpload(
+                upload_id=upload, version=template, named=self._now(bucket).names_versions
+            ),
             (UploadOpen(upload_id=upload), *expect),
         ).live
         assert live is not None
         self.bodies[live.stamp] = b"".join(row[1] for row in rows)
         return live
+
+    def _overwritten(self, bucket: Bucket, done: Done) -> Version:
+        version = self._version(Seal(validator=done.validator, attributes=b""), 0)
+        version_id = done.stamp.pack() if self._now(bucket).names_versions else None
+        return replace(
+            version,
+            version_id=version_id,
+            stamp=done.stamp,
+            mtime_ms=done.stamp.hlc,
+            upload_id=done.upload_id,
+        )
 
     async def abort_upload(self, bucket: Bucket, key: bytes, upload: UploadId) -> None:
         self._commit(bucket, key, AbortUpload(upload_id=upload), (UploadOpen(upload_id=upload),))

@@ -1,24 +1,20 @@
 """Several erasure sets over several nodes in virtual time: stores on every node, drives behind a network or beside them."""
 
-from itertools import count
 from random import Random
 
 import attrs
 import trio
 
-from cluster.clock import HybridClock
-from cluster.drives.client import RemoteDrive
+from cluster.core import Core, CoreSettings
 from cluster.drives.drive import DriveError
 from cluster.drives.memory_drive import MemoryDrive
-from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
-from cluster.drives.server import DriveServer
+from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
 from cluster.ids import ClusterId, DriveId, NodeId
-from cluster.layout import Layout
-from cluster.metadata.table import Table, TableSettings
+from cluster.layout import Layout, Node
+from cluster.metadata.commit import TableSettings
 from cluster.objects.context import ObjectSettings
-from cluster.objects.store import ObjectStore
 from cluster.register.acceptor import Limits
 from cluster.topology.formation import form_sets
 from cluster.transport.base import PeerDownError
@@ -60,8 +56,9 @@ class Spread:
             for position, drive in enumerate(drives)
         ]
         self.layout = Layout(
-            epoch=1, cluster=CLUSTER, nodes=(), sets=form_sets(places, plan.profile), system_set=0,
-            k=plan.profile.k, m=plan.profile.m, codec=CODEC,
+            epoch=1, cluster=CLUSTER, nodes=tuple(Node(node, f"n{node}") for node in self.nodes),
+            sets=form_sets(places, plan.profile), system_set=0, k=plan.profile.k, m=plan.profile.m,
+            codec=CODEC,
         )  # fmt: skip
         self.network = SimNetwork(Random(rng.getrandbits(64)), nursery, plan.links, say)
         self.lives: dict[NodeId, Life] = {}
@@ -103,9 +100,10 @@ class Spread:
     async def settle(self) -> None:
         """Until every node sees every other."""
         for life in self.lives.values():
-            for peer in life.peers.values():
-                with trio.fail_after(60):
-                    await peer.wait_up()
+            for peer in self.nodes:
+                if peer != life.node:
+                    with trio.fail_after(60):
+                        await life.core.peers.node(peer).wait_up()
 
 
 class Life:
@@ -115,56 +113,33 @@ class Life:
         self.world, self.node = world, node
         self.died = trio.Event()
         self._scope = trio.CancelScope()
-        rng = world.rng
+        rng, plan = world.rng, world.plan
         self.runtime = SimRuntime(Random(rng.getrandbits(64)), offset_ms=rng.randint(-500, 500))
-        self.clock = HybridClock(self.runtime.wall_ms, rng.getrandbits(64))
-        numbers = count()
-        me = Identity(
-            cluster=CLUSTER, node=node, epoch=lambda: 1, start=self.runtime.rng.getrandbits(63)
-        )
-        self.transport = world.network.transport(node)
-        self.peers = {
-            peer: RemoteNode(
-                self, peer, me=me, clock=self.clock, runtime=self.runtime, numbers=numbers,
-                settings=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
-            )
-            for peer in world.nodes
-            if peer != node
-        }  # fmt: skip
-        self.sets = [[self._face(drive) for drive in drives] for drives in world.bare]
-        self.server = DriveServer(
-            cluster=CLUSTER, node=node, epoch=lambda: 1, clock=self.clock, runtime=self.runtime,
-            drives={drive.drive_id: drive for drive in world.drives_on(node)},
+        self._transport = world.network.transport(node)
+        own = {drive.drive_id: Face(drive, self.died) for drive in world.drives_on(node)}
+        self.core = Core(
+            node, world.layout, own=lambda: own, transport=self, runtime=self.runtime,
+            nursery=world.nursery,
+            settings=CoreSettings(
+                table=plan.table, objects=plan.objects,
+                peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
+            ),
         )  # fmt: skip
-        self.table = Table(
-            drives_of=self.sets.__getitem__, layout=lambda: world.layout, clock=self.clock,
-            runtime=self.runtime, settings=world.plan.table,
-        )  # fmt: skip
-        self.store = ObjectStore(
-            table=self.table, drives_of=self.sets.__getitem__, layout=lambda: world.layout,
-            clock=self.clock, runtime=self.runtime, node_id=node, nursery=world.nursery,
-            settings=world.plan.objects,
-        )  # fmt: skip
-        world.nursery.start_soon(self.table.run)
-
-    def _face(self, drive: MemoryDrive):
-        owner = self.world.node_of(drive.drive_id)
-        if owner == self.node:
-            return Face(drive, self.died)
-        return RemoteDrive(self.peers[owner], drive.drive_id)
+        self.store = self.core.store
 
     async def open_stream(self, peer):
         """The network, as a process sees it: gone with its death."""
         if self.died.is_set():
             raise PeerDownError("we are dead")
-        return await self.transport.open_stream(peer)
+        return await self._transport.open_stream(peer)
+
+    async def serve(self, handler):
+        await self._transport.serve(handler)
 
     async def run(self) -> None:
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.transport.serve, self.server.handle)
-                for peer in self.peers.values():
-                    nursery.start_soon(peer.run)
+            await self.core.agreement.open()
+            await self.core.run()
 
     def die(self) -> None:
         self.died.set()

@@ -62,6 +62,7 @@ def requests(drive, rng):
     yield rpc.StatShard(drive, shard.data_id, 0)
     yield rpc.NoteBad(drive, shard, "why")
     yield rpc.AskStatus(drive)
+    yield rpc.Forget((b"access/user/ann",))
 
 
 async def call_at_random(network, drive, number, rng, heard):

@@ -1,0 +1,108 @@
+"""What every drive promises about data that only looks superfluous: it stays while a chosen state refers to it."""
+
+import trio
+import xxhash
+from msgspec.structs import replace
+
+from cluster.ids import UploadId
+from cluster.register.keys import part_row
+from cluster.register.messages import Accepted, Done, Value
+from cluster.register.records import (
+    BOTTOM,
+    BodyId,
+    BodyRef,
+    Done as Completed,
+    KeyState,
+    encode_parts,
+)
+from tests.contracts.benches import (
+    BUCKET,
+    GRACE_MS,
+    accept,
+    at,
+    expect,
+    header,
+    learn,
+    live,
+    query,
+    stage,
+    stored,
+    tombstone,
+    uploading,
+    version,
+)
+
+UPLOAD = UploadId(b"u" * 16)
+PART_ROW = part_row(BUCKET, UPLOAD, 1, b"key")
+DATA = [b"d" * 5000]
+
+
+def listed(ballot, *parts):
+    """A version whose part list lies beside the record, and that list."""
+    data = encode_parts(parts)
+    digest = xxhash.xxh3_128_digest(data)
+    body = BodyRef(id=BodyId(digest), size=len(data), digest=digest, count=len(parts))
+    return replace(version(ballot, body=body), upload_id=UPLOAD), {body.id: data}
+
+
+async def uploaded(bench, drive):
+    """An open upload with one part, chosen; the part."""
+    first = at(bench, 1)
+    shard = header(1, first)
+    await stage(drive, shard, DATA)
+    await expect(drive, accept(first, uploading(first, UPLOAD)), Accepted)
+    await expect(drive, accept(first, stored(first, shard), PART_ROW), Accepted)
+    await expect(drive, learn(first), Done)
+    await expect(drive, learn(first, PART_ROW), Done)
+    return shard, stored(first, shard).versions[0].parts[0]
+
+
+async def is_left(drive, shard):
+    """Whether the shard is there after the grace."""
+    for _ in range(3):  # what LEARN finds superfluous is looked up, noted, and then due
+        await trio.sleep(0.05 + GRACE_MS / 1000)
+        await drive.collect()
+    return await drive.stat_shard(shard.data_id, 0) is not None
+
+
+async def test_a_completed_version_keeps_its_data_when_another_is_put_beside_it_at_once(bench):
+    second, third = at(bench, 2), at(bench, 3)
+    async with bench.open() as drive:
+        shard, part = await uploaded(bench, drive)
+        made, bodies = listed(second, part)
+        message = accept(second, KeyState(versions=(made,)), bodies=bodies, base=at(bench, 1))
+        await expect(drive, message, Accepted)
+        done = (Completed(UPLOAD, second, made.validator),)
+        both = KeyState(versions=(*live(third).versions, made), done=done)
+        await expect(drive, accept(third, both, base=second), Accepted)
+        await expect(drive, learn(third), Done)
+        assert await is_left(drive, shard)
+        assert (await expect(drive, query(PART_ROW), Value)).register == BOTTOM
+
+
+async def test_a_part_list_that_was_left_out_by_a_buried_state_keeps_its_data(bench):
+    second, third, fourth = at(bench, 2), at(bench, 3), at(bench, 4)
+    async with bench.open() as drive:
+        shard, part = await uploaded(bench, drive)
+        made, bodies = listed(second, part)
+        kept = KeyState(versions=(made,))
+        await expect(drive, accept(second, kept, bodies=bodies, base=at(bench, 1)), Accepted)
+        await expect(drive, learn(second), Done)
+        await expect(drive, accept(third, tombstone(third), base=second), Accepted)
+        await expect(drive, accept(fourth, kept, bodies=bodies, base=second), Accepted)
+        await expect(drive, learn(fourth), Done)
+        assert await is_left(drive, shard)
+
+
+async def test_an_upload_that_a_buried_state_closed_keeps_its_parts(bench):
+    second, third = at(bench, 2), at(bench, 3)
+    async with bench.open() as drive:
+        shard, part = await uploaded(bench, drive)
+        made, bodies = listed(second, part)
+        message = accept(second, KeyState(versions=(made,)), bodies=bodies, base=at(bench, 1))
+        await expect(drive, message, Accepted)
+        still_open = uploading(at(bench, 1), UPLOAD)
+        await expect(drive, accept(third, still_open, base=at(bench, 1)), Accepted)
+        await expect(drive, learn(third), Done)
+        assert await is_left(drive, shard)
+        assert (await expect(drive, query(PART_ROW), Value)).register != BOTTOM

@@ -1,0 +1,201 @@
+"""Bodies go to another set where the home set has no room, or not enough drives; records and readers follow."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+import trio
+
+from cluster.drives.drive import DriveState
+from cluster.errors import QuorumError, StorageFullError
+from cluster.objects.model import PartChoice, Seal
+from cluster.objects.source import object_source
+from tests.sim.run import simulate
+from tests.sim.single_node import content, part_request, put_request
+from tests.sim.spread import Plan, Spread, in_a_spread
+from tests.sim.test_puts import holders, keep_stages, timed_put
+from tests.sim.test_reads import read
+
+pytestmark = pytest.mark.sim
+SIZE = 200_000
+
+
+def run(work, plan=None, seed=1):
+    simulate(in_a_spread(plan or Plan(sets=2), work, seed), seed=seed)
+
+
+def fill_up(world: Spread, set_id: int, count: int = 6) -> None:
+    for drive in world.bare[set_id][:count]:
+        drive.faults.full = True
+
+
+async def bucket_in_the_first_set(world: Spread):
+    """As one that was made before the other sets were added."""
+    layout, store = world.layout, world.lives[world.nodes[0]].store
+    keys = iter(range(1_000_000))
+    bucket = await store.create_bucket("sim", "me", b"")
+    assert bucket.generation == tuple(s.set_id for s in layout.sets)
+
+    def key():
+        while True:
+            name = b"%d" % next(keys)
+            if store._context.key_ref(bucket, name).set_id == 0:
+                return name
+
+    return store, bucket, key
+
+
+@pytest.mark.parametrize("size", [SIZE, 6_000_000])
+def test_a_full_home_set_sends_bodies_to_another_and_they_are_read_from_there(size):
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        at_home, away = key(), key()
+        version = await store.put(bucket, at_home, put_request((1, size), Random(1)))
+        assert version.parts[0].set_id == 0
+        fill_up(world, 0)
+        await trio.sleep(2)
+        version = await store.put(bucket, away, put_request((1, size), Random(1)))
+        part = version.parts[0]
+        assert (part.set_id, part.k, part.staged) == (1, 4, 0b111111)
+        assert holders(world, part, 1) == list(range(6))
+        assert holders(world, part, 0) == []
+        for node in world.nodes:
+            for name in (at_home, away):
+                await read(world.lives[node].store, bucket, name, size)
+        world.crash(world.nodes[1])
+        await read(store, bucket, away, size)
+
+    run(work)
+
+
+def test_drives_that_turn_out_to_be_full_send_a_body_that_is_still_at_hand_elsewhere():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        keep_stages(world)
+        fill_up(world, 0)  # the other nodes do not know yet
+        version = await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
+        assert version.parts[0].set_id == 1
+
+    run(work)
+
+
+def test_a_weak_home_set_sends_bodies_to_a_set_with_more_drives():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        for drive in world.bare[0][:2]:
+            drive.fail("broken")
+        await trio.sleep(2)
+        name = key()
+        version = await store.put(bucket, name, put_request((1, SIZE), Random(1)))
+        assert (version.parts[0].set_id, version.parts[0].k) == (1, 4)
+        await read(store, bucket, name, SIZE)
+
+    run(work)
+
+
+def test_where_no_set_is_whole_the_home_set_takes_a_weaker_code_and_then_the_strongest_other():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        for drives in world.bare:
+            for drive in drives[:2]:
+                drive.faults.full = True
+        await trio.sleep(2)
+        version = await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
+        assert (version.parts[0].set_id, version.parts[0].k) == (0, 3)
+        fill_up(world, 0)
+        await trio.sleep(2)
+        version = await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
+        assert (version.parts[0].set_id, version.parts[0].k) == (1, 3)
+        fill_up(world, 1)
+        await trio.sleep(2)
+        with pytest.raises(StorageFullError):
+            await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
+
+    run(work)
+
+
+def test_without_enough_drives_anywhere_there_is_no_place():
+    async def work(world):
+        await timed_put(world, SIZE)
+        for node in world.nodes[1:]:
+            world.crash(node)
+        await trio.sleep(3)
+        with pytest.raises(QuorumError):
+            await timed_put(world, SIZE)
+
+    run(work)
+
+
+def test_free_space_weighs_and_is_measured_now_and_then():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        fill_up(world, 0)
+        asked = Counter()
+        for set_id, free in ((1, 1 << 30), (2, 9 << 30)):
+            for drive in world.bare[set_id]:
+
+                async def status(inner=drive.status, set_id=set_id, free=free):
+                    asked[set_id] += 1
+                    found = await inner()
+                    object.__setattr__(found.usage, "free", free)
+                    return found
+
+                drive.status = status
+        await trio.sleep(2)
+        await store.put(bucket, key(), put_request((1, 20_000), Random(1)))
+        await trio.sleep(1)
+        asked.clear()
+        went = Counter()
+        begun = trio.current_time()
+        for _ in range(100):
+            version = await store.put(bucket, key(), put_request((1, 20_000), Random(1)))
+            went[version.parts[0].set_id] += 1
+        assert 2 <= went[1] <= 20
+        assert went[1] + went[2] == 100
+        assert asked[1] <= 6 * (1 + (trio.current_time() - begun) / 5)
+
+    run(work, Plan(sets=3))
+
+
+def test_multipart_and_copy_use_any_set():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        name, copied = key(), key()
+        data = content((1, 3 * SIZE))
+        upload = await store.create_upload(bucket, name, b"")
+        choices, sets = [], []
+        for number in range(1, 4):
+            if number == 2:
+                fill_up(world, 0)
+                await trio.sleep(2)
+            piece = data[(number - 1) * SIZE : number * SIZE]
+            part = await store.put_part(
+                bucket, name, upload, number, part_request(piece, Random(1))
+            )
+            sets.append(part.set_id)
+            choices.append(PartChoice(number=number, validator=part.validator))
+        assert sets == [0, 1, 1]
+        seal = Seal(validator="v", attributes=b"")
+        await store.complete_upload(bucket, name, upload, choices, lambda _, __: seal)
+        await read(store, bucket, name, 3 * SIZE)
+        found = await store.get(bucket, name)
+        source = await object_source(found)
+        request = put_request((1, 3 * SIZE), Random(1), source=source)
+        version = await store.copy(found, bucket, copied, request)
+        await source.aclose()
+        assert version.parts[0].set_id == 1
+        await read(store, bucket, copied, 3 * SIZE)
+
+    run(work)
+
+
+def test_a_drive_that_only_votes_takes_no_bodies():
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        fill_up(world, 0, 1)
+        await trio.sleep(2)
+        assert world.bare[0][0].state is DriveState.READONLY
+        version = await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
+        assert (version.parts[0].set_id, version.parts[0].staged) == (0, 0b111110)
+
+    run(work)
