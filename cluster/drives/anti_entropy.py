@@ -139,6 +139,12 @@ class AntiEntropy:
                 self._host.discard(set(request.data))
                 self.answer_durable(self._commits.newest, reply, Done())
 
+    def refusal(self, request: Have | Purge | DropHints) -> Reply | None:
+        """Of a message whose rows have come: the layout may have changed since it was taken."""
+        is_vote = isinstance(request, Have | Purge)
+        gate = self._acceptor.gate_vote if is_vote else self._acceptor.gate_epoch
+        return gate(request.epoch)
+
     def answer_durable(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
         self._host.when_shown(seq, reply, answer)
@@ -217,6 +223,7 @@ class AntiEntropy:
                     rows,
                     following,
                     control.gc_floor,
+                    control.ceiling_ms,
                     [FenceAt(bucket, epoch, bucket in control.dead) for bucket, epoch in fences],
                 )
             )
@@ -264,6 +271,10 @@ class _Rows:
             self._reply(reply)
 
     def _take(self, place: int, named: RowAt, row: Row) -> None:
+        refusal = self._owner.refusal(self._request)
+        if refusal is not None:
+            self._fail(refusal)
+            return
         match self._request:
             case Have():
                 self._ballots[place] = self._owner.held(named, row)

@@ -169,6 +169,7 @@ class SyncPage:
     rows: Sequence[SyncRow]
     next: RowKey | None
     gc_floor: Ballot
+    ceiling_ms: int  # whatever the drive has promised or accepted under earlier layouts has at most this hybrid time
     fences: Sequence[FenceAt]
 
 

@@ -357,7 +357,14 @@ async def test_floor_and_fences_come_along(bench):
             FenceAt(BucketId(DEAD[:16]), 3, True),
         ]
         assert (await expect(drive, prepare(floor, DEAD, bucket_epoch=3), Nack)).low >= floor
-        later = await expect(drive, sync(start=ROW), SyncPage)
+        other = object_row(BucketId(b"y" * 16), b"key")
+        for step, request in (
+            (3, prepare(at(bench, 3), other)),
+            (5, accept(at(bench, 5), live(at(bench, 5)), other)),
+        ):
+            await ask(drive, request)
+            later = await expect(drive, sync(start=ROW), SyncPage)
+            assert later.ceiling_ms >= at(bench, step).hlc
         assert later.gc_floor == floor
         assert later.fences == []
 

@@ -205,8 +205,11 @@ class History:
             one.epoch = max(one.epoch, epoch)
             return
         one.control.epoch = epoch = max(one.control.epoch, epoch)
-        layout = self.layouts[epoch]
-        one.vote(one in layout.drives and bool(layout.voters >> one.position & 1))
+        layout, before = self.layouts[epoch], self.layouts.get(epoch - 1)
+        votes = bool(layout.voters >> one.position & 1)
+        # One that has lost its place is asked by the drive that takes it, and by nobody else.
+        is_source = not votes and before is not None and one in before.drives
+        one.vote(votes if one in layout.drives else is_source)
 
     def heal(self, drive):
         """Shards that it refers to and does not hold are made from others."""

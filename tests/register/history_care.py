@@ -111,11 +111,10 @@ class Care(Client):
         """SYNC from a read quorum of others that serve the epoch, then the activation rule, then a vote."""
         h = self.h
         before, place = h.layouts[since - 1], new.position
-        needed = before.electorate.read.needed - (h.mutant == "sync-from-one-too-few")
         taken = set()
-        while len(taken) < needed:
+        while not self._has_enough(before, taken):
             yield self.sleep(100)
-            others = [d for d in h.layouts[since].drives if d is not new and d not in taken]
+            others = [d for d in before.drives if not d.lost and d not in taken]
             if new.up and others:
                 source = h.rng.choice(others)
                 if (yield from self._sync(new, source, since)):
@@ -145,8 +144,17 @@ class Care(Client):
             if isinstance(new.install(_install(row, held, version, new.control.epoch)), Changed):
                 return False
             version = sum(new.changes.values())
-        new.acceptor.raise_floor(found.gc_floor)
+        new.acceptor.raise_floor(found.floor)
         return True
+
+    def _has_enough(self, before, taken):
+        """Rows of Qr others; ceilings of Qw drives that voted before, or of all that are not gone."""
+        if len(taken) < before.electorate.read.needed - (self.h.mutant == "sync-from-one-too-few"):
+            return False
+        if self.h.mutant in {"sync-from-one-too-few", "sync-without-ceilings"}:
+            return True
+        is_all = all(drive in taken or drive.lost for drive in before.drives)
+        return is_all or len(taken) >= before.electorate.accept[0].needed
 
     def _adopted(self, before, since):
         if self.h.mutant == "activate-before-adoption":

@@ -99,11 +99,11 @@ class Client:
                 if isinstance(reply, StaleEpoch):
                     self.node.epoch = max(self.node.epoch, reply.epoch)
                 if is_enough(replies):
-                    resume(replies)
+                    resume(dict(replies))  # more may come
 
             for index, drive in enumerate(drives):
                 self.h.send(self.node, drive, message, partial(back, index))
-            self.h.at(timeout, resume, replies)
+            self.h.at(timeout, lambda: resume(dict(replies)))
 
         return wait
 

@@ -4,6 +4,7 @@ from bisect import bisect_left
 
 import attrs
 
+from cluster.clock import floor_at
 from cluster.drives.roll_up import roll_up
 from cluster.ids import RowKey
 from cluster.register.acceptor import CORRUPT, Chosen, Control, Promised, Write, collectable
@@ -47,7 +48,7 @@ class Rows:
     """Answer to Pull."""
 
     rows: dict
-    gc_floor: object
+    floor: object  # the garbage collector's, or that of all promises
     epoch: int
 
 
@@ -149,7 +150,10 @@ class Drive:
             case Install():
                 return self.install(message)
             case Pull():
-                return Rows(dict(self.rows), self.control.gc_floor, self.control.epoch)
+                floor = self.control.gc_floor
+                if self.mutant != "sync-without-ceilings":
+                    floor = max(floor, floor_at(self.control.ceiling_ms))
+                return Rows(dict(self.rows), floor, self.control.epoch)
             case Scan():
                 return self._scan(message)
 

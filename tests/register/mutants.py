@@ -26,6 +26,7 @@ MUTANTS = {
     "install-by-content": ("purge", "pull"),
     "votes-at-once": ("replace",),
     "sync-from-one-too-few": ("replace",),
+    "sync-without-ceilings": ("replace", "ghost"),
     "sync-what-is-chosen": ("replace",),
     "sync-before-adoption": ("replace", "ghost"),
     "activate-before-adoption": ("replace", "ghost"),

@@ -143,9 +143,9 @@ REPLIES = [
     Held([BALLOT, None], 7),
     SyncPage(
         [SyncRow(ROW, LOW.pack(), CHOSEN, encode_state(STATE), {BodyId(b"i" * 16): b"body"})],
-        ROW, BALLOT, [FenceAt(BucketId(b"b" * 16), 2, True)],
+        ROW, BALLOT, 9, [FenceAt(BucketId(b"b" * 16), 2, True)],
     ),
-    SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, []),
+    SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, 9, []),
     Wants([Want(ROW, BALLOT), Want(ROW, None)], 7),
     Changed(),
     ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
@@ -186,7 +186,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "95a37734f8cf2633"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "5c3e2e9498cd46b5"
 
 
 def damaged_ballots():
@@ -213,7 +213,7 @@ def damaged_ballots():
         yield Wants([Want(ROW, bad)], 1)
         yield HintPage([RowAt(ROW, bad)], None)
         yield DropHints(position=0, places=1, rows=[RowAt(ROW, bad)], epoch=1)
-        yield SyncPage([], None, bad, [])
+        yield SyncPage([], None, bad, 9, [])
         yield Nack(bad)
         yield Promise(Register(ballot=bad))
 
@@ -267,10 +267,10 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         ShardPage([ShardOf(DataId(b"short"), ROW)], None),
         ShardPage([ShardOf(DataId(bytes(16)), RowKey(b"b"))], None),
         Wants([Want(RowKey(b"b"), None)], 1),
-        SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, []),
-        SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, []),
-        SyncPage([SyncRow(ROW, None, 0, b"", {BodyId(b"short"): b""})], None, LOW, []),
-        SyncPage([], None, LOW, [FenceAt(BucketId(b"short"), 1, False)]),
+        SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, 9, []),
+        SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, 9, []),
+        SyncPage([SyncRow(ROW, None, 0, b"", {BodyId(b"short"): b""})], None, LOW, 9, []),
+        SyncPage([], None, LOW, 9, [FenceAt(BucketId(b"short"), 1, False)]),
     ],
     ids=str,
 )
