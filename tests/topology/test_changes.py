@@ -288,7 +288,13 @@ def test_the_system_set_grows_in_three_epochs():
     assert (leading.system, leading.system_previous) == (learning.system_next, (old,))
     with pytest.raises(NotAdoptedError, match="hold epoch 3"):
         settle_system(leading, Evidence(epochs={old.drive: 2}))
-    alone = settle_system(leading, Evidence(epochs={old.drive: 3}))
+    for less in (
+        {},
+        {new[0].drive: [old.drive]},
+    ):  # what the old one promised has to be known to all
+        with pytest.raises(NotSyncedError, match="0 of the old system drives"):
+            settle_system(leading, Evidence(epochs={old.drive: 3}, synced=less))
+    alone = settle_system(leading, Evidence(epochs={old.drive: 3}, synced=synced))
     assert (alone.epoch, alone.system, alone.system_previous) == (4, learning.system_next, ())
     assert cancel_system_change(learning).system == layout.system
     for refused in (lambda: cancel_system_change(leading), lambda: turn_system(layout, nothing)):
@@ -311,7 +317,13 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
         turn_system(learning, few)
     leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds[:4], 2)))
     assert (leading.system_set, len(leading.system_previous)) == (SYSTEM, 6)
-    assert settle_system(leading, Evidence(gone=olds[:4])).system == leading.system
+    with pytest.raises(NotSyncedError, match=r"[01] of the old system drives.*needs 4"):
+        settle_system(leading, Evidence(gone=olds[:4]))
+    left = {
+        "epochs": dict.fromkeys(olds[4:], 3),
+        "synced": {s.drive: olds[4:] for s in leading.system},
+    }
+    assert settle_system(leading, Evidence(gone=olds[:4], **left)).system == leading.system
 
 
 def test_a_drive_with_system_registers_keeps_its_place():
