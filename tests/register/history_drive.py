@@ -88,7 +88,10 @@ class Drive:
         self.changes[row] = self.changes.get(row, 0) + 1
 
     def corrupt(self, row):
+        """Found when it is read again after a restart: what the process remembered of it is gone, too."""
         if row in self.rows:
+            if self.up:
+                self.boot()
             self.rows[row] = BOTTOM if self.mutant == "corrupt-is-absent" else CORRUPT
             self.acceptor.note_corrupt(row)
 

@@ -24,6 +24,7 @@ T = 10_000  # ms of the hybrid clock
 K, N = 2, 3
 SCHEDULED = {
     "purge-floor-is-tombstone", "purge-floor-in-mid-millisecond", "sync-without-ceilings",
+    "ceiling-of-promises-alone",
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ class Set:
         best, known = newest({i: v.register for i, v in values.items()}, of_all(self.n))
         state = best.state
         if not known:
-            done = self.attempt(proposer(None, b"r", again.hlc), again)
+            done = self.attempt(proposer(None, b"r", again.hlc), again, prepare=positions)
             assert isinstance(done, Committed)
             state = done.state
         self.saw("get", int(state.live.validator) if state.live else None)
@@ -192,3 +193,31 @@ def delete_after_a_replacement(mutant):
 def test_without_the_ceilings_of_others_a_new_drive_helps_to_choose_what_is_outranked():
     assert not delete_after_a_replacement("sync-without-ceilings")
     assert delete_after_a_replacement(None)
+
+
+def late_accept_at_a_corrupt_row(mutant):
+    """2+1. Drive 2 accepts what it never promised, and loses the row: what it held is known from its ceiling alone.
+
+    A reader's write-back of the older state, prepared before, reaches it then. Taken, it hides what was acknowledged.
+    """
+    w = Set(mutant)
+    old, late, new = Ballot(T, 0, 1), Ballot(T + 1000, 0, 2), Ballot(T + 2000, 0, 1)
+    assert isinstance(w.attempt(writer(w, T), old, prepare=[0, 1]), Committed)
+    w.saw("put", 1)
+    rewrite = proposer(None, b"r", late.hlc)
+    rewrite.operation = attrs.evolve(rewrite.operation, rewrite=True)
+    sent = rewrite.begin(late, 1, of_all(N))
+    promises = w.ask_all(sent.message, [0, 1]).items()
+    (sent,) = [step for i, reply in promises if (step := rewrite.on_reply(i, reply, to=late))]
+    delete = proposer(DeleteVersion(), b"d", new.hlc)
+    assert isinstance(w.attempt(delete, new, prepare=[0, 1], accept=[0, 2]), Committed)
+    w.saw("delete")
+    w.drives[2].corrupt(ROW)
+    w.ask_all(sent.message, [2])
+    w.read([1, 2] if mutant else [0, 1], again=Ballot(T + 3000, 0, 3))
+    return check_key(w.ops)
+
+
+def test_without_a_ceiling_over_accepts_a_corrupt_row_takes_less_than_it_held():
+    assert not late_accept_at_a_corrupt_row("ceiling-of-promises-alone")
+    assert late_accept_at_a_corrupt_row(None)
