@@ -362,6 +362,7 @@ class Registers:
         batch.heads[key] = None
         batch.chosen.discard(key)
         batch.uploads[key] = False
+        batch.hints[key] = 0
         for rowid in row.bodies.values():
             if batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)
