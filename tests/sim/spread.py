@@ -14,6 +14,7 @@ from cluster.erasure.profile import Profile
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout, Node
 from cluster.metadata.commit import TableSettings
+from cluster.objects.away import AwaySettings
 from cluster.objects.context import ObjectSettings
 from cluster.register.acceptor import Limits
 from cluster.topology.formation import form_sets
@@ -35,6 +36,7 @@ class Plan:
     links: LinkSettings = attrs.field(factory=LinkSettings)
     objects: ObjectSettings = attrs.field(factory=ObjectSettings)
     table: TableSettings = attrs.field(factory=TableSettings)
+    away: AwaySettings = attrs.field(factory=AwaySettings)
     limits: Limits = attrs.field(factory=Limits)
     grace_ms: int = 5_000
 
@@ -121,7 +123,7 @@ class Life:
             node, world.layout, own=lambda: own, transport=self, runtime=self.runtime,
             nursery=world.nursery,
             settings=CoreSettings(
-                table=plan.table, objects=plan.objects,
+                table=plan.table, objects=plan.objects, away=plan.away,
                 peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
             ),
         )  # fmt: skip
