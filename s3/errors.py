@@ -16,6 +16,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "ConditionalRequestConflict": (409, "A conflicting operation occurred during the execution of this request."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed object size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed object size."),
+    "IllegalVersioningConfigurationException": (400, "The versioning configuration does not say what it is to be: the Status is missing."),
     "IncompleteBody": (400, "You did not provide the number of bytes specified by the Content-Length HTTP header."),
     "InternalError": (500, "An internal error occurred. Try again."),
     "InvalidAccessKeyId": (403, "The access key ID that you provided does not exist in our records."),

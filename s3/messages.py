@@ -1,6 +1,8 @@
 """HTTP as the S3 front end sees it: a request head, a body to read, a response. No parser and no socket here."""
 
+import functools
 from collections.abc import Iterable, Sequence
+from email.utils import formatdate
 from typing import Protocol
 
 import attrs
@@ -32,6 +34,12 @@ class Headers:
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._index
+
+
+@functools.lru_cache(maxsize=4096)
+def http_date(seconds: int) -> bytes:
+    """An IMF-fixdate (RFC 9110 5.6.7)."""
+    return formatdate(seconds, usegmt=True).encode()
 
 
 def decode_header(value: bytes) -> str:

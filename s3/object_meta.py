@@ -4,7 +4,6 @@ Format: docs/formats/records.md. Positional msgspec, so that a small object's at
 """
 
 import functools
-from email.utils import formatdate
 
 import msgspec
 
@@ -167,9 +166,3 @@ def with_checksum(meta: ObjectMeta, checksum: tuple[Algorithm, bytes] | None) ->
         checksum_type="FULL_OBJECT",
         checksum_value=encode_value(checksum[1]),
     )
-
-
-@functools.lru_cache(maxsize=4096)
-def http_date(seconds: int) -> bytes:
-    """An IMF-fixdate (RFC 9110 5.6.7)."""
-    return formatdate(seconds, usegmt=True).encode()

@@ -48,7 +48,7 @@ _BUCKET_SUBRESOURCES: Mapping[str, Mapping[str, str]] = {
     "versions": {"GET": "ListObjectVersions"},
     "uploads": {"GET": "ListMultipartUploads"},
     "delete": {"POST": "DeleteObjects"},
-    "versioning": {"GET": "GetBucketVersioning"},
+    "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
     "tagging": {"GET": "NoSuchTagSet"},
     "policy": {"GET": "NoSuchBucketPolicy"},
     "policyStatus": {"GET": "NoSuchBucketPolicy"},

@@ -90,5 +90,4 @@ def resume_behind(last: VersionEntry) -> VersionPlace | None:
     if last.version is None:
         end = successor(last.key)
         return VersionPlace(end) if end is not None else None
-    version_id = last.version.version_id
-    return VersionPlace(last.key, NULL_VERSION if version_id is None else version_id)
+    return VersionPlace(last.key, last.version.stamp.pack())

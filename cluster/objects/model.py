@@ -149,7 +149,11 @@ class VersionEntry:
 
 @attrs.frozen
 class VersionPlace:
-    """Where a listing of versions goes on: at a key, behind the version of that id (None: at its newest)."""
+    """Where a listing of versions goes on: at a key, behind one of its versions (None: at its newest).
+
+    `behind` is the version's packed stamp, which is its id if it has one, and says where it was when it is gone;
+    NULL_VERSION is the null version where it is now, and where there is none, the key begins at its newest.
+    """
 
     key: bytes
     behind: bytes | None = None
@@ -275,11 +279,7 @@ class Objects(Protocol):
     async def list_versions(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, start: VersionPlace, limit: int
     ) -> VersionListing:
-        """Versions and delete markers from `start` on, of keys that begin with prefix; common prefixes count. limit >= 1.
-
-        Where the version that `start` goes on behind is gone, its stamp still says where it was; of the null version
-        nothing does, and the key is listed from its newest version on.
-        """
+        """Versions and delete markers from `start` on, of keys that begin with prefix; common prefixes count. limit >= 1."""
         ...
 
     async def create_upload(self, bucket: Bucket, key: bytes, attributes: bytes) -> UploadId:

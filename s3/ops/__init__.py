@@ -3,7 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from s3.messages import Response
-from s3.ops import buckets, completing, copying, delete_many, listing, multipart, objects
+from s3.ops import (
+    buckets,
+    completing,
+    copying,
+    delete_many,
+    listing,
+    listing_versions,
+    multipart,
+    objects,
+    versioning,
+)
 from s3.request import Context, S3Request
 
 Operation = Callable[[Context, S3Request], Awaitable[Response]]
@@ -21,6 +31,8 @@ HANDLERS: Mapping[str, Operation] = {
     "HeadBucket": buckets.head_bucket,
     "DeleteBucket": buckets.delete_bucket,
     "GetBucketLocation": buckets.get_bucket_location,
+    "GetBucketVersioning": versioning.get_bucket_versioning,
+    "PutBucketVersioning": versioning.put_bucket_versioning,
     "GetBucketAcl": buckets.get_acl,
     "GetObjectAcl": buckets.get_acl,
     "PutObject": objects.put_object,
@@ -34,7 +46,7 @@ HANDLERS: Mapping[str, Operation] = {
     "UploadPartCopy": copying.upload_part_copy,
     "ListObjects": listing.list_objects_v1,
     "ListObjectsV2": listing.list_objects_v2,
-    "ListObjectVersions": listing.list_object_versions,
+    "ListObjectVersions": listing_versions.list_object_versions,
     "CreateMultipartUpload": multipart.create_multipart_upload,
     "UploadPart": multipart.upload_part,
     "CompleteMultipartUpload": completing.complete_multipart_upload,

@@ -21,7 +21,6 @@ _END_OF_LIST = "<IsTruncated>false</IsTruncated>"
 
 # Answers for what was never configured. "id" in the query asks for one of a list, and there is none.
 EMPTY_CONFIGURATIONS: Mapping[str, tuple[str, str]] = {
-    "GetBucketVersioning": ("VersioningConfiguration", ""),
     "GetBucketAccelerateConfiguration": ("AccelerateConfiguration", ""),
     "GetBucketLogging": ("BucketLoggingStatus", ""),
     "GetBucketNotificationConfiguration": ("NotificationConfiguration", ""),

@@ -19,6 +19,7 @@ from s3.ops.access import find_bucket
 from s3.ops.multipart import upload_id, upload_meta
 from s3.ops.objects import MAX_PARTS, XML_TYPE
 from s3.request import Context, S3Request
+from s3.versions import version_headers
 from s3.xml import document, element, parse
 
 MIN_PART_BYTES = 5 << 20
@@ -103,7 +104,7 @@ async def complete_multipart_upload(context: Context, request: S3Request) -> Res
         xml += element(f"Checksum{meta.checksum}", meta.checksum_value) + element(
             "ChecksumType", meta.checksum_type
         )
-    headers = [XML_TYPE, *checksum_headers(meta)]
+    headers = [XML_TYPE, *checksum_headers(meta), *version_headers(bucket, version)]
     return Response(
         status=200, headers=headers, body=document("CompleteMultipartUploadResult", xml)
     )

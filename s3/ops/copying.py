@@ -8,7 +8,8 @@ from urllib.parse import unquote_to_bytes
 import attrs
 import trio
 
-from cluster.objects.model import Object, PutRequest, Seal, Source
+from cluster.errors import DeleteMarkerError, NotFoundError
+from cluster.objects.model import Bucket, Object, PutRequest, Seal, Source, Version
 from cluster.objects.source import object_source
 from s3.checksums import ALGORITHMS, Algorithm, algorithm_named, encode_value
 from s3.conditions import check_read, write_conditions
@@ -28,6 +29,7 @@ from s3.ops.multipart import part_number, upload_id, upload_meta
 from s3.ops.objects import MAX_PUT_BYTES, XML_TYPE, read_body
 from s3.ranges import parse_copy_range
 from s3.request import Context, S3Request
+from s3.versions import parse_version_id, version_headers, version_text
 from s3.xml import document, element, timestamp
 
 _SMALL_BYTES = 1 << 20  # read whole before it is written
@@ -40,10 +42,11 @@ class CopySource:
 
     bucket: str
     key: bytes
+    version_id: bytes | None
 
 
 def parse_source(header: str) -> CopySource:
-    """The source: a bucket and a key, URL-encoded, maybe with ?versionId=null. Raises S3Error."""
+    """The source: a bucket and a key, URL-encoded, maybe with ?versionId=. Raises S3Error."""
     path, _, query = header.partition("?")
     # Some SDKs write a space as a plus here, and a plus as %2B.
     raw = unquote_to_bytes(path.replace("+", " ")).lstrip(b"/")
@@ -56,20 +59,33 @@ def parse_source(header: str) -> CopySource:
             ArgumentName="x-amz-copy-source", ArgumentValue=header,
         )  # fmt: skip
     check_key(key)
-    if query and query not in {"versionId=null", "versionId="}:
-        raise S3Error("NoSuchVersion", Key=key.decode(), VersionId=query.partition("=")[2])
-    return CopySource(bucket=name, key=key)
+    version = query.partition("=")[2]
+    version_id = parse_version_id(version, "x-amz-copy-source") if version else None
+    return CopySource(bucket=name, key=key, version_id=version_id)
 
 
-async def _find_source(context: Context, request: S3Request) -> tuple[CopySource, Object]:
+async def _find_source(context: Context, request: S3Request) -> tuple[CopySource, Bucket, Object]:
     source = parse_source(request.headers.get(b"x-amz-copy-source") or "")
     bucket = await find_bucket(
         context, request, source.bucket, expected_owner=EXPECTED_SOURCE_OWNER
     )
-    found = await context.objects.get(bucket, source.key)
+    try:
+        found = await context.objects.get(bucket, source.key, source.version_id)
+    except DeleteMarkerError as error:
+        if not error.asked:
+            raise S3Error("NoSuchKey", Key=source.key.decode()) from None
+        raise S3Error(
+            "InvalidRequest",
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        ) from None
+    except NotFoundError as error:
+        if error.kind != "version":
+            raise
+        version_id = version_text(source.version_id)
+        raise S3Error("NoSuchVersion", Key=source.key.decode(), VersionId=version_id) from None
     version = found.version
     check_read(request.headers, version.validator, version.mtime_ms, prefix=b"x-amz-copy-source-")
-    return source, found
+    return source, bucket, found
 
 
 @attrs.define
@@ -135,7 +151,7 @@ class _Copied:
 
 async def copy_object(context: Context, request: S3Request) -> Response:
     """CopyObject."""
-    source, found = await _find_source(context, request)
+    source, source_bucket, found = await _find_source(context, request)
     size = found.version.size
     if size > MAX_PUT_BYTES:
         raise S3Error(
@@ -157,7 +173,16 @@ async def copy_object(context: Context, request: S3Request) -> Response:
     async with _reading(context, found, 0, size) as body:
         put = PutRequest(source=body, digests=copied.digests, seal=seal, expect=expect)
         version = await context.objects.copy(found, bucket, request.key, put)
-    return copied.response("CopyObjectResult", version.validator, version.mtime_ms)
+    response = copied.response("CopyObjectResult", version.validator, version.mtime_ms)
+    response.headers += [
+        *_source_headers(source_bucket, found.version),
+        *version_headers(bucket, version),
+    ]
+    return response
+
+
+def _source_headers(bucket: Bucket, version: Version) -> list[tuple[bytes, bytes]]:
+    return version_headers(bucket, version, b"x-amz-copy-source-version-id")
 
 
 def _new_attributes(request: S3Request, source: CopySource, old: ObjectMeta) -> ObjectMeta:
@@ -171,7 +196,13 @@ def _new_attributes(request: S3Request, source: CopySource, old: ObjectMeta) -> 
             ArgumentValue=directive,
         )
     same = (source.bucket, source.key) == (request.bucket, request.key)
-    if same and directive == "COPY" and b"x-amz-storage-class" not in request.headers:
+    # To copy an older version onto its key is how it is restored.
+    if (
+        same
+        and source.version_id is None
+        and directive == "COPY"
+        and b"x-amz-storage-class" not in request.headers
+    ):
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
@@ -193,7 +224,7 @@ async def upload_part_copy(context: Context, request: S3Request) -> Response:
     number, upload = part_number(request), upload_id(request)
     bucket = await find_bucket(context, request)
     opened = upload_meta(await context.objects.get_upload(bucket, request.key, upload))
-    _, found = await _find_source(context, request)
+    _, source_bucket, found = await _find_source(context, request)
     span = request.headers.get(b"x-amz-copy-source-range")
     size = found.version.size
     start, stop = (0, size) if span is None else parse_copy_range(span, size)
@@ -210,4 +241,6 @@ async def upload_part_copy(context: Context, request: S3Request) -> Response:
     async with _reading(context, found, start, stop) as body:
         put = PutRequest(source=body, digests=copied.digests, seal=seal)
         part = await context.objects.put_part(bucket, request.key, upload, number, put)
-    return copied.response("CopyPartResult", part.validator, int(context.now() * 1000))
+    response = copied.response("CopyPartResult", part.validator, int(context.now() * 1000))
+    response.headers += _source_headers(source_bucket, found.version)
+    return response

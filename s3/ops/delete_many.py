@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from cluster.errors import ClusterError
-from cluster.objects.model import Bucket
+from cluster.objects.model import Bucket, Version
 from s3.conditions import delete_condition
 from s3.errors import S3Error
 from s3.messages import Response
@@ -16,6 +16,7 @@ from s3.ops.objects import XML_TYPE
 from s3.policy import object_arn
 from s3.request import Context, S3Request
 from s3.translate import Subject, translate
+from s3.versions import parse_version_id, version_text
 from s3.xml import document, element, parse
 
 DELETE, DELETE_VERSION = "s3:DeleteObject", "s3:DeleteObjectVersion"
@@ -66,16 +67,16 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
     entries, quiet = parse_delete(await body.read_all(MAX_BODY_BYTES))
-    outcomes = [_refusal(request, entry) for entry in entries]
+    outcomes: list[S3Error | Version | None] = [_refusal(request, entry) for entry in entries]
     if not all(outcomes):
         await _delete_all(context, request, entries, outcomes)
     xml = ""
-    for entry, error in zip(entries, outcomes, strict=True):
+    for entry, outcome in zip(entries, outcomes, strict=True):
         names = element("Key", entry.key) + element("VersionId", entry.version_id)
-        if error is not None:
-            xml += f"<Error>{names}{element('Code', error.code)}{element('Message', error.message)}</Error>"
+        if isinstance(outcome, S3Error):
+            xml += f"<Error>{names}{element('Code', outcome.code)}{element('Message', outcome.message)}</Error>"
         elif not quiet:
-            xml += f"<Deleted>{names}</Deleted>"
+            xml += f"<Deleted>{names}{_marker(outcome)}</Deleted>"
     return Response(status=200, headers=[XML_TYPE], body=document("DeleteResult", xml))
 
 
@@ -90,7 +91,7 @@ async def _delete_all(
     context: Context,
     request: S3Request,
     entries: Sequence[_Entry],
-    outcomes: list[S3Error | None],
+    outcomes: list[S3Error | Version | None],
 ) -> None:
     """Delete what has no outcome yet."""
     bucket = await find_bucket(context, request)
@@ -105,16 +106,24 @@ async def _delete_all(
             nursery.start_soon(work)
 
 
-async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | None:
+def _marker(done: Version | None) -> str:
+    """The marker that was inserted, or removed by its id."""
+    if done is None or not done.delete_marker:
+        return ""
+    version_id = element("DeleteMarkerVersionId", version_text(done.version_id))
+    return f"<DeleteMarker>true</DeleteMarker>{version_id}"
+
+
+async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | Version | None:
     try:
         key = entry.key.encode("utf-8", "surrogateescape")
         check_key(key)
         if entry.unsupported is not None:
             return S3Error("NotImplemented", f"{entry.unsupported} of an object is not supported.")
-        if entry.version_id in {None, "", "null"}:
-            await context.objects.delete(bucket, key, delete_condition(entry.etag))
+        version_id = parse_version_id(entry.version_id, "VersionId") if entry.version_id else None
+        expect = delete_condition(entry.etag)
+        return await context.objects.delete(bucket, key, expect, version_id=version_id)
     except S3Error as error:
         return error
     except ClusterError as error:
         return translate(error, Subject(bucket=bucket.name, key=entry.key, condition="If-Match"))
-    return None

@@ -1,4 +1,4 @@
-"""ListObjects v1 and v2, ListObjectVersions: the store's pages in S3's XML, written by hand."""
+"""ListObjects v1 and v2: the store's pages in S3's XML, written by hand."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import attrs
 
-from cluster.objects.model import Entry, Listing, Version
+from cluster.objects.model import Entry, Listing
 from s3.errors import S3Error
 from s3.messages import Response
 from s3.object_meta import STANDARD, decode
@@ -44,8 +44,8 @@ class ListParams:
             )
         limit = query.get(limit_name)
         return cls(
-            prefix=_bytes(query.get("prefix")),
-            delimiter=_bytes(query.get("delimiter")),
+            prefix=query_bytes(query.get("prefix")),
+            delimiter=query_bytes(query.get("delimiter")),
             max_keys=MAX_KEYS if not limit else min(bounded_int(limit, limit_name), MAX_KEYS),
             encode=_url if encoding else _plain,
             encoding_type=encoding,
@@ -56,7 +56,8 @@ class ListParams:
         return "" if value is None else f"<{name}>{self.encode(value)}</{name}>"
 
 
-def _bytes(value: str | None) -> bytes:
+def query_bytes(value: str | None) -> bytes:
+    """A key, prefix or delimiter in a query."""
     return b"" if value is None else value.encode("utf-8", "surrogateescape")
 
 
@@ -91,7 +92,7 @@ async def _page(context: Context, request: S3Request, params: ListParams, start:
     return Listing(entries=tuple(entries), resume=None)
 
 
-def _after(key: bytes, params: ListParams) -> bytes:
+def after_key(key: bytes, params: ListParams) -> bytes:
     """Where a listing goes on behind a key, or behind the common prefix that it names or lies in."""
     if not key:
         return b""
@@ -126,15 +127,16 @@ def _entries(listing: Listing, params: ListParams, owner: str) -> str:
     return "".join(contents + prefixes)
 
 
-def _owner(name: str) -> str:
+def owner_element(name: str) -> str:
+    """Whose an entry is."""
     return f"<Owner>{element('ID', name)}{element('DisplayName', name)}</Owner>"
 
 
 async def list_objects_v1(context: Context, request: S3Request) -> Response:
     """ListObjects."""
     params = ListParams.of(request)
-    marker = _bytes(request.query.get("marker"))
-    listing = await _page(context, request, params, _after(marker, params))
+    marker = query_bytes(request.query.get("marker"))
+    listing = await _page(context, request, params, after_key(marker, params))
     truncated = listing.resume is not None
     xml = element("Name", request.bucket) + params.element("Prefix", params.prefix)
     xml += params.element("Marker", marker)
@@ -145,7 +147,7 @@ async def list_objects_v1(context: Context, request: S3Request) -> Response:
     xml += element("EncodingType", params.encoding_type) + element(
         "IsTruncated", str(truncated).lower()
     )
-    xml += _entries(listing, params, _owner(request.identity.owner))
+    xml += _entries(listing, params, owner_element(request.identity.owner))
     return Response(status=200, headers=[XML_TYPE], body=document("ListBucketResult", xml))
 
 
@@ -153,9 +155,13 @@ async def list_objects_v2(context: Context, request: S3Request) -> Response:
     """ListObjectsV2."""
     params = ListParams.of(request)
     token, start_after = request.query.get("continuation-token"), request.query.get("start-after")
-    start = decode_token(token) if token is not None else _after(_bytes(start_after), params)
+    start = (
+        decode_token(token) if token is not None else after_key(query_bytes(start_after), params)
+    )
     listing = await _page(context, request, params, start)
-    owner = _owner(request.identity.owner) if request.query.get("fetch-owner") == "true" else ""
+    owner = (
+        owner_element(request.identity.owner) if request.query.get("fetch-owner") == "true" else ""
+    )
     xml = element("Name", request.bucket) + params.element("Prefix", params.prefix)
     xml += element("MaxKeys", params.max_keys) + params.element(
         "Delimiter", params.delimiter or None
@@ -163,7 +169,7 @@ async def list_objects_v2(context: Context, request: S3Request) -> Response:
     xml += element("EncodingType", params.encoding_type) + element("KeyCount", len(listing.entries))
     xml += element("ContinuationToken", token)
     if start_after is not None:
-        xml += params.element("StartAfter", _bytes(start_after))
+        xml += params.element("StartAfter", query_bytes(start_after))
     xml += element("IsTruncated", str(listing.resume is not None).lower())
     if listing.resume is not None:
         xml += element("NextContinuationToken", encode_token(listing.resume))
@@ -189,48 +195,3 @@ def decode_token(token: str) -> bytes:
             ArgumentName="continuation-token",
         )
     return raw[len(_TOKEN_PREFIX) :]
-
-
-async def list_object_versions(context: Context, request: S3Request) -> Response:
-    """ListObjectVersions: in a bucket without versioning, every object as its null version."""
-    params = ListParams.of(request)
-    marker = _bytes(request.query.get("key-marker"))
-    version_marker = request.query.get("version-id-marker")
-    if version_marker and not marker:
-        raise S3Error(
-            "InvalidArgument",
-            "A version-id marker cannot be specified without a key marker.",
-            ArgumentName="version-id-marker",
-        )
-    listing = await _page(context, request, params, _after(marker, params))
-    owner = _owner(request.identity.owner)
-    versions, prefixes = [], []
-    for entry in listing.entries:
-        if entry.is_prefix:
-            prefixes.append(
-                f"<CommonPrefixes><Prefix>{params.encode(entry.key)}</Prefix></CommonPrefixes>"
-            )
-        else:
-            versions.append(_version(entry.key, entry.versions[0], params, owner))
-    xml = element("Name", request.bucket) + params.element("Prefix", params.prefix)
-    xml += params.element("KeyMarker", marker) + element("VersionIdMarker", version_marker or "")
-    if listing.resume is not None:
-        last = listing.entries[-1]
-        xml += params.element("NextKeyMarker", last.key)
-        xml += "" if last.is_prefix else element("NextVersionIdMarker", "null")
-    xml += element("MaxKeys", params.max_keys) + params.element(
-        "Delimiter", params.delimiter or None
-    )
-    xml += element("EncodingType", params.encoding_type)
-    xml += element("IsTruncated", str(listing.resume is not None).lower())
-    xml += "".join(versions + prefixes)
-    return Response(status=200, headers=[XML_TYPE], body=document("ListVersionsResult", xml))
-
-
-def _version(key: bytes, version: Version, params: ListParams, owner: str) -> str:
-    storage_class = decode(version.attributes).storage_class or STANDARD
-    return (
-        f"<Version><Key>{params.encode(key)}</Key><VersionId>null</VersionId><IsLatest>true</IsLatest>"
-        f'<LastModified>{timestamp(version.mtime_ms)}</LastModified><ETag>"{version.validator}"</ETag>'
-        f"<Size>{version.size}</Size>{owner}<StorageClass>{storage_class}</StorageClass></Version>"
-    )

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from cluster.errors import SupersededError
 from cluster.objects.model import (
+    Bucket,
     Object,
     Part,
     PutRequest,
@@ -16,7 +17,7 @@ from cluster.objects.model import (
 from s3.checksums import ALGORITHMS, encode_value
 from s3.conditions import check_read, delete_condition, write_conditions
 from s3.errors import S3Error
-from s3.messages import Response
+from s3.messages import Response, http_date
 from s3.object_meta import (
     STANDARD,
     ObjectMeta,
@@ -25,7 +26,6 @@ from s3.object_meta import (
     decode_part,
     encode,
     from_headers,
-    http_date,
     response_headers,
     storage_class_headers,
     with_checksum,
@@ -33,6 +33,13 @@ from s3.object_meta import (
 from s3.ops.access import find_bucket
 from s3.ranges import parse_range
 from s3.request import Context, S3Request
+from s3.versions import (
+    DELETE_MARKER,
+    VERSION_ID,
+    asked_version,
+    version_headers,
+    version_text,
+)
 from s3.xml import document, element
 
 MAX_PUT_BYTES = 5 << 30
@@ -52,6 +59,11 @@ _OVERRIDES = {
 
 async def put_object(context: Context, request: S3Request) -> Response:
     """PutObject."""
+    if "versionId" in request.query:
+        raise S3Error(
+            "InvalidArgument", "This operation does not accept a version-id.",
+            ArgumentName="versionId", ArgumentValue=request.query.get("versionId"),
+        )  # fmt: skip
     meta = from_headers(request.headers)
     expect = write_conditions(request.headers)
     body = request.body()
@@ -71,6 +83,7 @@ async def put_object(context: Context, request: S3Request) -> Response:
         bucket, request.key, PutRequest(source=body, digests=body.digests, seal=seal, expect=expect)
     )
     headers = [(b"ETag", quoted(version.validator)), *checksum_headers(stored)]
+    headers += version_headers(bucket, version)
     return Response(status=200, headers=headers)
 
 
@@ -83,8 +96,8 @@ async def get_object(context: Context, request: S3Request) -> Response:
 
 
 async def _get_object(context: Context, request: S3Request) -> Response:
-    found = await find_object(context, request)
-    start, stop, headers, status = await _selection(request, found)
+    bucket, found = await find_object(context, request)
+    start, stop, headers, status = await _selection(request, bucket, found)
     size = stop - start
     reader = await found.open(start, stop)
     if size <= _INLINE_RESPONSE_BYTES:
@@ -106,52 +119,34 @@ async def read_body(reader: Reader, size: int) -> bytes:
 
 async def head_object(context: Context, request: S3Request) -> Response:
     """HeadObject."""
-    found = await find_object(context, request)
-    start, stop, headers, status = await _selection(request, found)
+    bucket, found = await find_object(context, request)
+    start, stop, headers, status = await _selection(request, bucket, found)
     return Response(status=status, headers=headers, length=stop - start)
 
 
-async def find_object(context: Context, request: S3Request) -> Object:
-    """The object that a GET or HEAD names, its conditions checked. Raises S3Error."""
-    check_version_id(request)
+async def find_object(context: Context, request: S3Request) -> tuple[Bucket, Object]:
+    """The version that a GET or HEAD names, its conditions checked, and its bucket. Raises S3Error."""
+    version_id = asked_version(request.query)
     bucket = await find_bucket(context, request)
-    found = await context.objects.get(bucket, request.key)
+    found = await context.objects.get(bucket, request.key, version_id)
     version = found.version
     try:
         check_read(request.headers, version.validator, version.mtime_ms)
     except S3Error as error:
         if error.code == "NotModified":
-            error.headers = tuple(_common_headers(version, decode(version.attributes), {}))
+            meta = decode(version.attributes)
+            error.headers = tuple(_common_headers(bucket, version, meta, {}))
         raise
-    return found
-
-
-def check_version_id(request: S3Request) -> None:
-    """In a bucket without versioning the only version is "null". Raises S3Error."""
-    version_id = _version_id(request)
-    if version_id not in {None, "null"}:
-        raise S3Error("NoSuchVersion", Key=request.key.decode(), VersionId=version_id)
-
-
-def _version_id(request: S3Request) -> str | None:
-    version_id = request.query.get("versionId")
-    if version_id == "":
-        raise S3Error(
-            "InvalidArgument",
-            "Version id cannot be the empty string",
-            ArgumentName="versionId",
-            ArgumentValue="",
-        )
-    return version_id
+    return bucket, found
 
 
 async def _selection(
-    request: S3Request, found: Object
+    request: S3Request, bucket: Bucket, found: Object
 ) -> tuple[int, int, list[tuple[bytes, bytes]], int]:
     """The bytes to send, the response headers and the status."""
     version = found.version
     meta = decode(version.attributes)
-    headers = _common_headers(version, meta, _overrides(request))
+    headers = _common_headers(bucket, version, meta, _overrides(request))
     part_number = request.query.get("partNumber")
     wanted = request.headers.get(b"range")
     if part_number is not None:
@@ -219,7 +214,7 @@ def part_number(text: str) -> int:
 
 
 def _common_headers(
-    version: Version, meta: ObjectMeta, overrides: dict[str, str]
+    bucket: Bucket, version: Version, meta: ObjectMeta, overrides: dict[str, str]
 ) -> list[tuple[bytes, bytes]]:
     return [
         (b"ETag", quoted(version.validator)),
@@ -227,6 +222,7 @@ def _common_headers(
         (b"Accept-Ranges", b"bytes"),
         *response_headers(meta, overrides),
         *storage_class_headers(meta),
+        *version_headers(bucket, version),
     ]
 
 
@@ -236,16 +232,20 @@ def quoted(validator: str) -> bytes:
 
 
 async def delete_object(context: Context, request: S3Request) -> Response:
-    """DeleteObject: a key that is not there is deleted, too."""
+    """DeleteObject: a key or version that is not there is deleted, too."""
+    version_id = asked_version(request.query)
     bucket = await find_bucket(context, request)
-    if _version_id(request) not in {None, "null"}:
-        return Response(status=204)  # that version does not exist: deleted
     for name in (b"x-amz-if-match-last-modified-time", b"x-amz-if-match-size"):
         if name in request.headers:  # a condition that is ignored would delete too much
             raise S3Error("NotImplemented", Header=name.decode())
     expect = delete_condition(request.headers.get(b"if-match"))
-    await context.objects.delete(bucket, request.key, expect)
-    return Response(status=204)
+    done = await context.objects.delete(bucket, request.key, expect, version_id=version_id)
+    headers = []
+    if done is not None and done.delete_marker:  # inserted, or removed by its id
+        headers += [DELETE_MARKER, (VERSION_ID, version_text(done.version_id).encode())]
+    elif version_id is not None:
+        headers.append((VERSION_ID, version_text(version_id).encode()))
+    return Response(status=204, headers=headers)
 
 
 async def get_object_attributes(context: Context, request: S3Request) -> Response:
@@ -262,7 +262,7 @@ async def get_object_attributes(context: Context, request: S3Request) -> Respons
             "Invalid attribute name specified.",
             ArgumentName="x-amz-object-attributes",
         )
-    found = await find_object(context, request)
+    bucket, found = await find_object(context, request)
     version, meta = found.version, decode(found.version.attributes)
     xml = ""
     if "ETag" in wanted:
@@ -279,6 +279,7 @@ async def get_object_attributes(context: Context, request: S3Request) -> Respons
     if "ObjectSize" in wanted:
         xml += element("ObjectSize", version.size)
     headers = [(b"Last-Modified", http_date(version.mtime_ms // 1000)), XML_TYPE]
+    headers += version_headers(bucket, version)
     return Response(status=200, headers=headers, body=document("GetObjectAttributesResponse", xml))
 
 
@@ -324,5 +325,6 @@ def bounded_int(value: str, name: str) -> int:
 
 async def get_object_tagging(context: Context, request: S3Request) -> Response:
     """GetObjectTagging: objects carry no tags yet, and that is what is answered."""
-    await find_object(context, request)
-    return Response(status=200, headers=[XML_TYPE], body=document("Tagging", "<TagSet/>"))
+    bucket, found = await find_object(context, request)
+    headers = [XML_TYPE, *version_headers(bucket, found.version)]
+    return Response(status=200, headers=headers, body=document("Tagging", "<TagSet/>"))

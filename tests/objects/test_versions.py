@@ -265,6 +265,16 @@ async def test_a_listing_goes_on_where_it_was_though_the_version_is_gone(opening
         assert await behind(NULL_VERSION) == []
         await store.delete(bucket, b"key", version_id=NULL_VERSION)
         assert await behind(NULL_VERSION) == [ids[0], ids[2], ids[3]]
+        # A page says by a stamp where it ended, also behind a null version that is another by now.
+        bucket = await store.set_versioning(bucket, SUSPENDED)
+        await store.put(bucket, b"key", put_request(b"null"))
+        page = await store.list_versions(
+            bucket, prefix=b"", delimiter=b"", start=VersionPlace(b""), limit=1
+        )
+        assert [name(entry.version) for entry in page.entries] == [NULL_VERSION]
+        await store.put(bucket, b"key", put_request(b"null again"))
+        assert page.resume.behind is not None
+        assert await behind(page.resume.behind) == [ids[0], ids[2], ids[3]]
 
 
 async def test_an_upload_of_the_old_mode_lands_in_the_new_one(opening: Opening) -> None:

@@ -278,8 +278,8 @@ async def test_an_object_that_is_replaced_between_look_and_read_is_looked_up_aga
     class Changing(FakeObjects):
         left = times
 
-        async def get(self, bucket, key):
-            found = await super().get(bucket, key)
+        async def get(self, bucket, key, version_id=None):
+            found = await super().get(bucket, key, version_id)
             if self.left:
                 self.left -= 1
                 return Superseded(found.version)

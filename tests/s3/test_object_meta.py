@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 
 from s3.checksums import ALGORITHMS
 from s3.errors import S3Error
-from s3.messages import Headers
+from s3.messages import Headers, http_date
 from s3.object_meta import (
     ObjectMeta,
     PartMeta,
@@ -12,7 +12,6 @@ from s3.object_meta import (
     decode_part,
     encode,
     from_headers,
-    http_date,
     response_headers,
     with_checksum,
 )

@@ -10,6 +10,7 @@ from tests.s3.ops.test_multipart import BIG, begin, listing, part
 TAG = etag(b"hello")
 PAST, FUTURE = "Thu, 01 Jan 1998 00:00:00 GMT", "Fri, 01 Jan 2038 00:00:00 GMT"
 SOURCE = "x-amz-copy-source"
+UNKNOWN = "0" * 32  # a version id that names nothing
 
 
 @attrs.frozen
@@ -90,11 +91,14 @@ WRITES = [
     Row("PUT", "k?torrent", {}, "501 NotImplemented"),
     Row("PUT", "k", {SOURCE: "bkt/k"}, "400 InvalidRequest"),
     Row("PUT", "k", {SOURCE: "bkt/k", "x-amz-meta-a": "b"}, "400 InvalidRequest"),
-    Row("PUT", "new", {SOURCE: "bkt/k?versionId=other"}, "404 NoSuchVersion", {"Key": "k", "VersionId": "other"}),
+    Row("PUT", "new", {SOURCE: f"bkt/k?versionId={UNKNOWN}"}, "404 NoSuchVersion", {"Key": "k", "VersionId": UNKNOWN}),
+    Row("PUT", "new", {SOURCE: "bkt/k?versionId=other"}, "400 InvalidArgument", {"ArgumentName": "x-amz-copy-source"}),
     Row("PUT", "new", {SOURCE: "bkt/k", "x-amz-metadata-directive": "MERGE"}, "400 InvalidArgument"),
     Row("POST", "k?uploads", {"x-amz-storage-class": "PAPER"}, "400 InvalidStorageClass"),
     Row("POST", "k?restore", {}, "501 NotImplemented"),
-    Row("DELETE", "k?versionId=other", {}, "204 "),
+    Row("PUT", f"k?versionId={UNKNOWN}", {}, "400 InvalidArgument", {"ArgumentName": "versionId"}),
+    Row("DELETE", f"k?versionId={UNKNOWN}", {}, "204 ", {"x-amz-version-id": UNKNOWN}),
+    Row("DELETE", "k?versionId=other", {}, "400 InvalidArgument", {"ArgumentValue": "other"}),
     Row("DELETE", "k?versionId=", {}, "400 InvalidArgument", {"ArgumentName": "versionId"}),
     Row("DELETE", "absent", {"If-Match": '"x"'}, "204 "),
     Row("DELETE", "k", {"If-Match": '"x"'}, "412 PreconditionFailed"),
@@ -126,8 +130,53 @@ BUCKETS = [
 ]  # fmt: skip
 
 
-async def answered(row: Row, *, whole: bool) -> tuple[str, dict[str, str | None]]:
+# In a bucket that keeps versions: `k` has a null version below another, `gone` a marker on top. Ids stand in braces.
+VERSIONS = [
+    Row("GET", "gone", {}, "404 NoSuchKey", {"x-amz-delete-marker": "true", "x-amz-version-id": "{marker}"}),
+    Row("HEAD", "gone", {}, "404 NoSuchKey", {"x-amz-delete-marker": "true"}),
+    Row("GET", "gone?versionId={marker}", {}, "405 MethodNotAllowed", {"x-amz-delete-marker": "true", "Allow": "DELETE"}),
+    Row("HEAD", "gone?versionId={marker}", {}, "405 MethodNotAllowed", {"x-amz-version-id": "{marker}"}),
+    Row("GET", "k?versionId=null", {}, "200 hello", {"x-amz-version-id": "null"}),
+    Row("GET", "gone?versionId=null", {}, "404 NoSuchVersion", {"Key": "gone", "VersionId": "null"}),
+    Row("GET", "never", {}, "404 NoSuchKey", {"x-amz-delete-marker": None}),
+    Row("PUT", "gone", {"If-Match": "*"}, "404 NoSuchKey", {"Key": "gone"}),
+    Row("PUT", "gone", {"If-None-Match": "*"}, "200 "),
+    Row("PUT", "k", {"If-Match": TAG}, "412 PreconditionFailed"),  # the older version's
+    Row("PUT", "k", {SOURCE: "bkt/gone?versionId={marker}"}, "400 InvalidRequest"),
+    Row("DELETE", "gone", {"If-Match": '"x"'}, "204 ", {"x-amz-delete-marker": None}),
+    Row("DELETE", "never", {}, "204 ", {"x-amz-delete-marker": "true"}),
+    Row("DELETE", "gone?versionId={marker}", {}, "204 ", {"x-amz-delete-marker": "true", "x-amz-version-id": "{marker}"}),
+    Row("DELETE", "k?versionId=null", {}, "204 ", {"x-amz-delete-marker": None, "x-amz-version-id": "null"}),
+    Row("DELETE", "k?versionId=null", {"If-Match": '"x"'}, "412 PreconditionFailed"),
+]  # fmt: skip
+
+
+async def versioned() -> tuple[Client, str]:
     client = await world()
+    body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    await client("PUT", "/bkt", "versioning", body=body)
+    await client("PUT", "/bkt/k", body=b"newer")
+    await client("PUT", "/bkt/gone", body=b"once")
+    return client, (await client("DELETE", "/bkt/gone")).headers["x-amz-version-id"]
+
+
+@pytest.mark.parametrize("row", VERSIONS, ids=lambda row: f"{row.method} {row.target[:30]}")
+async def test_versions_behave_as_in_s3(row: Row) -> None:
+    client, marker = await versioned()
+
+    def filled(facts: dict[str, str | None]) -> dict[str, str | None]:
+        return {name: value and value.replace("{marker}", marker) for name, value in facts.items()}
+
+    asked = attrs.evolve(
+        row, target=row.target.replace("{marker}", marker), headers=filled(row.headers)
+    )
+    assert await answered(asked, whole=True, client=client) == (row.answer, filled(row.more))
+
+
+async def answered(
+    row: Row, *, whole: bool, client: Client | None = None
+) -> tuple[str, dict[str, str | None]]:
+    client = client or await world()
     path, _, query = row.target.partition("?")
     path = f"/bkt/{path}" if path else "/bkt"
     try:

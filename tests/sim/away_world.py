@@ -10,6 +10,7 @@ from cluster.drives.drive import DriveError
 from cluster.drives.index_rows import NoteKind
 from cluster.erasure.profile import Profile
 from cluster.errors import ClusterError, NotFoundError
+from cluster.healing.settings import HealingSettings
 from cluster.metadata.commit import TableSettings
 from cluster.metadata.table import RegisterRef
 from cluster.objects.away import AwaySettings
@@ -40,6 +41,9 @@ def make_plan(rng: Random) -> Plan:
         ),
         objects=ObjectSettings(
             straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
+        ),
+        healing=HealingSettings(
+            limits=LIMITS, purge_margin_ms=1_000, catch_up_seconds=1.0, forget_seconds=3.0
         ),
         away=AwaySettings(
             period_seconds=1.0, again_ms=1_000, later_ms=2_000, open_ms=3_000, limits=LIMITS

@@ -1,16 +1,22 @@
-"""`python -m tests.sim.replay SEED [cluster|access]`: one run of the simulator, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
 from tests.access import revocation
-from tests.sim import cluster, single_node
+from tests.sim import cluster, single_node, versions
 from tests.sim.run import simulate
 
 
 def main():
     lines = []
-    scenarios = {"cluster": cluster.scenario, "access": revocation.revocations}
-    scenario = next((scenarios[name] for name in sys.argv[2:]), single_node.scenario)
+    scenarios = {
+        "": single_node.scenario,
+        "cluster": cluster.scenario,
+        "access": revocation.revocations,
+        "versions": versions.scenario,
+        "versions-cluster": versions.cluster_scenario,
+    }
+    scenario = scenarios[sys.argv[2] if len(sys.argv) > 2 else ""]
 
     async def watched(rng, trace):
         trace.lines = lines

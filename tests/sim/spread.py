@@ -11,6 +11,7 @@ from cluster.drives.memory_drive import MemoryDrive
 from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
+from cluster.healing.settings import HealingSettings
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout, Node
 from cluster.metadata.commit import TableSettings
@@ -37,6 +38,7 @@ class Plan:
     objects: ObjectSettings = attrs.field(factory=ObjectSettings)
     table: TableSettings = attrs.field(factory=TableSettings)
     away: AwaySettings = attrs.field(factory=AwaySettings)
+    healing: HealingSettings = attrs.field(factory=HealingSettings)
     limits: Limits = attrs.field(factory=Limits)
     grace_ms: int = 5_000
 
@@ -123,7 +125,7 @@ class Life:
             node, world.layout, own=lambda: own, transport=self, runtime=self.runtime,
             nursery=world.nursery,
             settings=CoreSettings(
-                table=plan.table, objects=plan.objects, away=plan.away,
+                table=plan.table, objects=plan.objects, away=plan.away, healing=plan.healing,
                 peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
             ),
         )  # fmt: skip

@@ -237,6 +237,73 @@ def presigned():
         assert answer.read() == b"by link"
 
 
+def versions():
+    bucket = f"{BUCKET}-versions"
+    client.create_bucket(Bucket=bucket)
+    assert "Status" not in client.get_bucket_versioning(Bucket=bucket)
+    before = client.put_object(Bucket=bucket, Key="key", Body=b"before")
+    assert "VersionId" not in before
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert client.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    bodies = [b"one", os.urandom(300_000), os.urandom(9 << 20)]
+    ids = [client.put_object(Bucket=bucket, Key="key", Body=b)["VersionId"] for b in bodies[:2]]
+    client.upload_fileobj(io.BytesIO(bodies[2]), bucket, "key")  # in parts
+    ids.append(client.head_object(Bucket=bucket, Key="key")["VersionId"])
+
+    for name, body in [("null", b"before"), *zip(ids, bodies, strict=True)]:
+        got = client.get_object(Bucket=bucket, Key="key", VersionId=name)
+        assert (got["Body"].read(), got["VersionId"]) == (body, name)
+    deleted = client.delete_object(Bucket=bucket, Key="key")
+    assert deleted["DeleteMarker"] is True
+    marker = deleted["VersionId"]
+    assert code_of(client.get_object, Bucket=bucket, Key="key") == "NoSuchKey"
+    assert code_of(client.get_object, Bucket=bucket, Key="key", VersionId=marker) == (
+        "MethodNotAllowed"
+    )
+    assert code_of(client.get_object, Bucket=bucket, Key="key", VersionId="0" * 32) == (
+        "NoSuchVersion"
+    )
+    assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    assert listed(bucket) == [marker, *ids[::-1], "null"]
+
+    # The object comes back by deleting the marker, and an older version by copying it onto its key.
+    undone = client.delete_object(Bucket=bucket, Key="key", VersionId=marker)
+    assert (undone["DeleteMarker"], undone["VersionId"]) == (True, marker)
+    source = {"Bucket": bucket, "Key": "key", "VersionId": ids[0]}
+    copied = client.copy_object(Bucket=bucket, Key="key", CopySource=source)
+    assert copied["CopySourceVersionId"] == ids[0]
+    assert client.get_object(Bucket=bucket, Key="key")["Body"].read() == b"one"
+    client.delete_object(Bucket=bucket, Key="key", VersionId=copied["VersionId"])
+    assert client.get_object(Bucket=bucket, Key="key")["Body"].read() == bodies[2]
+
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    assert client.put_object(Bucket=bucket, Key="key", Body=b"after")["VersionId"] == "null"
+    assert listed(bucket) == ["null", *ids[::-1]]
+    assert client.delete_object(Bucket=bucket, Key="key")["VersionId"] == "null"
+    assert code_of(client.delete_bucket, Bucket=bucket) == "BucketNotEmpty"
+    found = [{"Key": "key", "VersionId": name} for name in listed(bucket)]
+    done = client.delete_objects(Bucket=bucket, Delete={"Objects": found})
+    assert not done.get("Errors")
+    assert [row.get("DeleteMarker", False) for row in done["Deleted"]] == [True, *[False] * 3]
+    assert listed(bucket) == []
+    client.delete_bucket(Bucket=bucket)
+
+
+def listed(bucket):
+    """Version ids of the only key, newest first, over pages of two."""
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket, PaginationConfig={"PageSize": 2}
+    )
+    rows = [
+        (row["LastModified"], row["IsLatest"], row["VersionId"])
+        for page in pages
+        for row in [*page.get("DeleteMarkers", []), *page.get("Versions", [])]
+    ]
+    assert [row[1] for row in rows[:1]] == [True][: len(rows)]
+    assert not any(row[1] for row in rows[1:])
+    return [row[2] for row in rows]
+
+
 def clean_up():
     assert code_of(client.delete_bucket, Bucket=BUCKET) == "BucketNotEmpty"
     while True:
@@ -262,6 +329,7 @@ for story in (
     multipart,
     checksummed,
     presigned,
+    versions,
     clean_up,
 ):
     story()

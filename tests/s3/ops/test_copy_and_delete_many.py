@@ -78,7 +78,8 @@ async def test_what_cannot_be_copied(client: Client) -> None:
         ("bkt/missing", "NoSuchKey"),
         ("nosuch/k", "NoSuchBucket"),
         ("bkt", "InvalidArgument"),
-        ("bkt/k?versionId=abc", "NoSuchVersion"),
+        ("bkt/k?versionId=abc", "InvalidArgument"),
+        (f"bkt/k?versionId={'0' * 32}", "NoSuchVersion"),
     ):
         error = await client.refused("PUT", "/bkt/l", headers={"x-amz-copy-source": source})
         assert error.code == code
