@@ -145,7 +145,8 @@ class AwayWorld(Spread):
         while True:
             await trio.sleep(self.rng.uniform(0.5, 1.5))
             for drive in self.drives():
-                with contextlib.suppress(DriveError):
+                # A drive whose power fails meanwhile answers nothing of that life.
+                with contextlib.suppress(DriveError), trio.move_on_after(1):
                     await drive.collect()
 
     async def change_room(self) -> None:
