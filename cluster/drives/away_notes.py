@@ -18,7 +18,7 @@ from cluster.drives.index_rows import NoteKind, NoteRow, ShardRow
 from cluster.ids import DataId, RowKey, UploadId, data_id_hlc
 from cluster.register.acceptor import Acceptor
 from cluster.register.away import Note, Verdict, has_away, make_note, notes_on_change, superfluous
-from cluster.register.keys import bucket_of
+from cluster.register.keys import bucket_of, is_object
 from cluster.register.records import BOTTOM, KeyState, Part, Register
 
 NOTES_AT_A_TIME = 256
@@ -108,7 +108,8 @@ class AwayNotes:
         if commits.failed:
             raise DriveError(commits.failed)
         for note in notes:
-            if note.set_id == acceptor.set_id and note.positions >> acceptor.position & 1:
+            is_mine = note.set_id == acceptor.set_id and note.positions >> acceptor.position & 1
+            if is_mine and is_object(RowKey(note.owner)):
                 self._put(NoteKind.LOOK, note, 0)
         if not await commits.committed(commits.newest):
             raise DriveError(commits.failed)

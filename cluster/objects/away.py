@@ -156,6 +156,8 @@ class AwayData:
     async def _judge(self, note: Note) -> Verdict:
         if note.dead:
             return Verdict.COLLECT
+        if all(erasure_set.set_id != note.home for erasure_set in self._layout().sets):
+            return Verdict.LATER  # a layout that this node has not heard of yet
         ref = RegisterRef(RowKey(note.owner), note.home, _ANY_BUCKET_EPOCH)
         decide = partial(judge, note, limits=self._settings.limits, now_ms=self._runtime.wall_ms())
         reading = await self._table.read(ref)
