@@ -87,11 +87,10 @@ class Round:
         """Until enough was heard; False: `seconds` have passed first. Not cancellable while `shielded` is set."""
         if self._done:
             return True
-        if self._watch.is_over:
-            return False  # nobody would end it: the node stops
         self._late = False
         self.deadline = trio.current_time() + seconds
-        self._watch.add(self)
+        if not self._watch.add(self):
+            return False
         self._task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -114,12 +113,15 @@ class Watch:
         self._rounds: dict[Round, None] = {}
         self._later: deque[tuple[float, Callable[[], None]]] = deque()
         self._wanted = trio.Event()
-        self.is_over = False  # `run` was cancelled: all rounds are late from now on
+        self._is_over = False
 
-    def add(self, waiting: Round) -> None:
-        """Watch a round until it is discarded."""
+    def add(self, waiting: Round) -> bool:
+        """Watch a round until it is discarded; False: nobody keeps deadlines any more."""
+        if self._is_over:
+            return False
         self._wanted.set()
         self._rounds[waiting] = None
+        return True
 
     def discard(self, waiting: Round) -> None:
         """The round is over."""
@@ -131,15 +133,18 @@ class Watch:
         self._later.append((trio.current_time() + seconds, call))
 
     async def run(self) -> None:
-        """Look at every round each tick; sleep for good while there is none. At the end all that wait are let go."""
+        """Look at every round each tick; sleep for good while there is none.
+
+        With the watch all rounds end: those of commits that have begun are shielded, and would keep a node from stopping.
+        """
         try:
-            await self._look()
+            await self._run()
         finally:
-            self.is_over = True
+            self._is_over = True
             for waiting in list(self._rounds):
                 waiting.expire()
 
-    async def _look(self) -> None:
+    async def _run(self) -> None:
         while True:
             if not self._rounds and not self._later:
                 self._wanted = trio.Event()
