@@ -120,7 +120,10 @@ def settle_system(layout: Layout, evidence: Evidence) -> Layout:
 def _refuse_unfenced(layout: Layout, evidence: Evidence) -> None:
     old = {seat.drive for seat in layout.system_previous}
     needed = Quorum(len(old)).accept
-    for seat in layout.system:
+    left = [seat for seat in layout.system if seat.drive not in evidence.gone]
+    if len(left) < Quorum(len(layout.system)).accept:
+        left = list(layout.system)  # such a set could decide nothing
+    for seat in left:  # who died in its new office will never vote
         heard = {seat.drive, *evidence.synced.get(seat.drive, ())}
         fenced = {
             drive for drive in old & heard if evidence.epochs.get(drive, 0) >= layout.system_since

@@ -37,6 +37,7 @@ class ChangingWorld(ClusterWorld):
 
     def __init__(self, rng, nursery, trace, mutate=None):
         self._homes = {}
+        self.gone = set()  # the operator vouches for it
         self._ids = count(100)
         self._made = []
         super().__init__(rng, nursery, trace, mutate)
@@ -157,6 +158,7 @@ class ChangingWorld(ClusterWorld):
         self.trace.say("lost", place.position, "dead" if is_dead else "alive")
         if is_dead:
             self.discard(old)
+            self.gone.add(old.drive_id)
         await self.put_another(place, old.drive_id)
 
     async def put_another(self, place, old):
@@ -202,6 +204,8 @@ class ChangingWorld(ClusterWorld):
             await trio.sleep(self.rng.uniform(0.2, 1))
             layout = self.newest_layout
             self.follow(layout)
+            for process in self.processes.values():
+                process.core.healing.steward.gone |= self.gone
             await mend(self)
             for number, position in enumerate(layout.sets[0].positions):
                 place = Place(0, number)

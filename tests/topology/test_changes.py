@@ -326,6 +326,20 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
     assert settle_system(leading, Evidence(gone=olds[:4], **left)).system == leading.system
 
 
+def test_a_drive_that_died_in_its_new_office_is_waited_for_by_nobody():
+    learning = begin_system_change(LAYOUT, 3)
+    olds = [p.drive for p in LAYOUT.sets[0].positions]
+    leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds, 2)))
+    dead, *others = [seat.drive for seat in leading.system]
+    rest = [drive for drive in olds if drive != dead]
+    known = {"epochs": dict.fromkeys(rest, 3), "synced": dict.fromkeys(others, rest)}
+    with pytest.raises(NotSyncedError, match=dead.hex()):
+        settle_system(leading, Evidence(**known))
+    assert settle_system(leading, Evidence(gone=[dead], **known)).system == leading.system
+    with pytest.raises(NotSyncedError):  # one drive of three decides nothing
+        settle_system(leading, Evidence(gone=[dead, others[0]], **known))
+
+
 def test_a_drive_with_system_registers_keeps_its_place():
     layout = make_layout(6, 1, 4, 2, system=3)
     assert replace_drive(layout, Place(0, 3), seat(4, 7))
