@@ -176,7 +176,10 @@ class Index:
             run("DELETE FROM shard WHERE data_id=? AND position=?", batch.drop_shards)
         self._apply_heal(batch)
         for row, missed in batch.hints.items():
-            self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
+            if missed:
+                self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
+            else:
+                self._db.execute("DELETE FROM hint WHERE row=?", (row,))
         if batch.trash:
             self._many("INSERT OR IGNORE INTO trash", list(batch.trash.items()))
         if batch.drop_trash:
@@ -337,6 +340,20 @@ class Index:
             ShardOf(DataId(data_id), RowKey(owner))
             for data_id, owner in self._db.execute(sql, (after, before, limit))
         ]
+
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """Rows behind that one that some drives missed, and a bitmap of these."""
+        sql = "SELECT row, missed FROM hint WHERE row > ? ORDER BY row LIMIT ?"
+        return [(RowKey(row), missed) for row, missed in self._db.execute(sql, (after, limit))]
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """Which drives missed these rows, as a bitmap, where there are any."""
+        found = {}
+        for row in rows:
+            hint = self._one("SELECT missed FROM hint WHERE row=?", (row,))
+            if hint is not None:
+                found[row] = int(hint[0])
+        return found
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """Bodies whose grace is over."""

@@ -78,7 +78,7 @@ class Batch:
     debt: dict[tuple[DataId, int], RowKey] = attrs.field(
         factory=dict
     )  # heal, unless the shard is here all the same
-    hints: dict[RowKey, int] = attrs.field(factory=dict)
+    hints: dict[RowKey, int] = attrs.field(factory=dict)  # 0: delete
     trash: dict[DataId, int] = attrs.field(factory=dict)
     drop_trash: list[DataId] = attrs.field(factory=list)
     fences: dict[BucketId, tuple[int, bool]] = attrs.field(factory=dict)
@@ -142,6 +142,14 @@ class IndexReads(Protocol):
 
     def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
         """Bodies with after < data_id < before that have shards here, in order."""
+        ...
+
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """Rows behind that one that some drives missed, and a bitmap of these."""
+        ...
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """Which drives missed these rows, as a bitmap, where there are any."""
         ...
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:

@@ -48,6 +48,8 @@ class MemoryIndex:
             (self._open_uploads.add if is_open else self._open_uploads.discard)(row)
         self._apply_shards(batch)
         self.hints |= batch.hints
+        for row in [row for row, missed in batch.hints.items() if not missed]:
+            del self.hints[row]
         self.trash = batch.trash | self.trash
         for data_id in batch.drop_trash:
             self.trash.pop(data_id, None)
@@ -167,6 +169,14 @@ class MemoryIndex:
             if after < data_id < before and (NoteKind.LOOK, data_id) not in self.notes
         }
         return [ShardOf(*item) for item in sorted(found.items())[:limit]]
+
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """See IndexReads."""
+        return sorted(item for item in self.hints.items() if item[0] > after)[:limit]
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """See IndexReads."""
+        return {row: self.hints[row] for row in rows if row in self.hints}
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """See IndexReads."""

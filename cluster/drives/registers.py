@@ -194,8 +194,10 @@ class Registers:
                 )
 
     def when_shown(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
-        """Answer when batch `seq` is durable."""
-        if seq <= self._commits.durable:
+        """Answer when batch `seq` is durable. A drive that has failed has no say any more, whatever was durable before."""
+        if self._commits.failed:
+            reply(_LOST)
+        elif seq <= self._commits.durable:
             reply(answer)
         else:
             self._commits.when_durable(seq, lambda ok: reply(answer if ok else _LOST))
@@ -365,6 +367,7 @@ class Registers:
         batch.heads[key] = None
         batch.chosen.discard(key)
         batch.uploads[key] = False
+        batch.hints[key] = 0
         for rowid in row.bodies.values():
             if batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)

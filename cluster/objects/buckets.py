@@ -13,6 +13,7 @@ from cluster.errors import (
     NotFoundError,
     PreconditionError,
     QuorumError,
+    StaleBucketError,
     UnavailableError,
 )
 from cluster.ids import BucketId, RowKey
@@ -86,7 +87,7 @@ class Buckets:
             try:
                 if await self._finish(name, record, stamp):
                     raise NotFoundError("bucket", name)
-            except PreconditionError:
+            except (PreconditionError, StaleBucketError):
                 continue  # somebody else has finished it
         raise UnavailableError(f"bucket {name} is being deleted")
 
@@ -160,7 +161,7 @@ class Buckets:
                     stamp = await self._write(bucket.name, record, HeadIs(stamp=stamp))
                 if await self._finish(bucket.name, record, stamp):
                     return
-            except PreconditionError:
+            except (PreconditionError, StaleBucketError):
                 continue  # somebody else deletes it, too
             raise NotEmptyError(f"bucket {bucket.name} is not empty")
         raise UnavailableError(f"bucket {bucket.name} is being changed")
@@ -175,7 +176,7 @@ class Buckets:
     async def _finish(self, name: str, record: BucketRecord, stamp: Ballot) -> bool:
         """Finish a deletion: True, it is gone; False, it is not empty and active again.
 
-        Raises PreconditionError where somebody else has finished it.
+        Raises PreconditionError where somebody else has finished it, StaleBucketError where the next has begun, too.
         """
         table = self._context.table
         head = HeadIs(stamp=stamp)

@@ -174,6 +174,9 @@ class _Body:
                         await send.send(_Chunk(lease, filled))  # with the hold of its maker
                     else:
                         lease.release()
+                except trio.BrokenResourceError:
+                    lease.release()
+                    return  # whoever took the chunks has failed, and says why
                 except BaseException:
                     lease.release()
                     raise

@@ -6,13 +6,14 @@ import attrs
 import xxhash
 
 from cluster.clock import BALLOT_ZERO
-from cluster.errors import NotFoundError, StaleBucketError
+from cluster.errors import NotFoundError
 from cluster.ids import RowKey, UploadId
 from cluster.metadata.scan import Found, Scanner, Span
 from cluster.metadata.table import RegisterRef
 from cluster.objects.context import Context
 from cluster.objects.model import Bucket, PartChoice, PartInfo, PutRequest, Seal, UploadInfo
 from cluster.objects.put import committed_version, put_body
+from cluster.objects.standing import while_standing
 from cluster.register.keys import object_key, part_row
 from cluster.register.mutations import (
     AbortUpload,
@@ -65,17 +66,16 @@ class Uploads:
         self, bucket: Bucket, key: bytes, upload: UploadId, number: int, request: PutRequest
     ) -> Part:
         """The upload must be open before the data id is drawn and after the part is committed."""
-        renewed: list[Bucket] = []
 
-        async def renew() -> Bucket:
-            renewed.append(await self._renew(bucket))
-            return renewed[0]
+        async def renew(known: Bucket) -> Bucket:
+            nonlocal bucket
+            bucket = await self._renew(known)
+            return bucket
 
-        try:
-            await self.get(bucket, key, upload)
-        except StaleBucketError:
-            bucket = await self._renew(bucket)
-            await self.get(bucket, key, upload)
+        async def require_open(standing: Bucket) -> None:
+            await self.get(standing, key, upload)
+
+        await while_standing(bucket, require_open, renew)
         home = self._context.key_ref(bucket, key)
         ref = attrs.evolve(home, row=part_row(bucket.bucket_id, upload, number, key))
         version = await put_body(
@@ -87,7 +87,7 @@ class Uploads:
             number=number,
             upload_id=upload,
         )
-        await self.get(renewed[0] if renewed else bucket, key, upload)
+        await while_standing(bucket, require_open, renew)
         return version.parts[0]
 
     async def list_parts(

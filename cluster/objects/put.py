@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveState
-from cluster.errors import StaleBucketError, StorageFullError, UnavailableError
+from cluster.errors import StorageFullError, UnavailableError
 from cluster.ids import UploadId
 from cluster.layout import Layout
 from cluster.metadata.attempt import EarlyPrepare
@@ -18,6 +18,7 @@ from cluster.objects.context import Context
 from cluster.objects.large import store_large
 from cluster.objects.model import Bucket, PutRequest, Seal
 from cluster.objects.source import fill
+from cluster.objects.standing import while_standing
 from cluster.quorum import durable_shards
 from cluster.register.mutations import PutVersion, RoomForVersion
 from cluster.register.proposer import Committed
@@ -30,7 +31,7 @@ async def put_body(
     request: PutRequest,
     *,
     bucket: Bucket,
-    renew: Callable[[], Awaitable[Bucket]],
+    renew: Callable[[Bucket], Awaitable[Bucket]],
     number: int = 1,
     upload_id: UploadId | None = None,
 ) -> Version:
@@ -62,24 +63,22 @@ async def put_body(
             body = BodyRef(id=body_id, size=size, digest=xxhash.xxh3_128_digest(data))
     version = make_version(context, seal, size, body=body, parts=parts, upload_id=upload_id)
 
-    async def commit(ref: RegisterRef, bucket: Bucket, early: EarlyPrepare | None) -> Version:
-        named = bucket.names_versions and upload_id is None
+    async def commit(standing: Bucket) -> Version:
+        nonlocal early
+        promises, early = early, None  # of another fence they are worth nothing
+        named = standing.names_versions and upload_id is None
         mutation = PutVersion(version=version, named=named)
         done = await context.table.commit(
-            ref,
+            attrs.evolve(ref, bucket_epoch=standing.epoch),
             mutation,
             expect=(*request.expect, RoomForVersion()) if named else request.expect,
             bodies=bodies,
-            early=early,
+            early=promises,
             revise=partial(_revise, mutation, begun, context) if parts else None,
         )
         return committed_version(done, version, named=named)
 
-    try:
-        return await commit(ref, bucket, early)
-    except StaleBucketError:
-        bucket = await renew()
-        return await commit(attrs.evolve(ref, bucket_epoch=bucket.epoch), bucket, None)
+    return await while_standing(bucket, commit, renew)
 
 
 def _revise(mutation: PutVersion, begun: Layout, context: Context) -> PutVersion | None:

@@ -1,14 +1,13 @@
 """Everything that S3 may see of the cluster, composed."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
 
 from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
-from cluster.errors import StaleBucketError, SupersededError, UnavailableError
+from cluster.errors import SupersededError, UnavailableError
 from cluster.ids import NodeId
 from cluster.layout import Layout
 from cluster.metadata.commit import refusal
@@ -25,6 +24,7 @@ from cluster.objects.model import Bucket, Listing, Object, PutRequest, VersionLi
 from cluster.objects.multipart import Uploads
 from cluster.objects.put import put_body
 from cluster.objects.read_times import ReadTimes
+from cluster.objects.standing import while_standing
 from cluster.register.mutations import Precondition, check
 from cluster.register.records import Version
 from cluster.runtime import Runtime
@@ -71,21 +71,19 @@ class ObjectStore:
         self.check = self._standing(self._check)
 
     def _standing(self, work: Work) -> Work:
-        """`work` on the bucket as it stands: looked up once more where it was fenced since, as a refused deletion does."""
+        """`work` on the bucket as it stands."""
 
         async def on(bucket: Bucket, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return await work(bucket, *args, **kwargs)
-            except StaleBucketError:
-                return await work(await self._renew(bucket), *args, **kwargs)
+            return await while_standing(
+                bucket, lambda standing: work(standing, *args, **kwargs), self._renew
+            )
 
         return cast("Work", on)
 
     async def put(self, bucket: Bucket, key: bytes, request: PutRequest) -> Version:
         """Store a body."""
         ref = self._context.key_ref(bucket, key)
-        renew = partial(self._renew, bucket)
-        return await put_body(self._context, ref, request, bucket=bucket, renew=renew)
+        return await put_body(self._context, ref, request, bucket=bucket, renew=self._renew)
 
     async def _get(self, bucket: Bucket, key: bytes, version_id: bytes | None = None) -> Object:
         """The current version, or the one of that id. Raises NotFoundError, DeleteMarkerError."""

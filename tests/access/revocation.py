@@ -13,7 +13,7 @@ from cluster.errors import OutcomeUnknownError, UnavailableError
 from tests.access.world import SEALING_KEY
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld
-from tests.sim.single_node import persist
+from tests.sim.world import persist
 
 
 @attrs.define

@@ -9,7 +9,7 @@ from cluster.access.leases import LeaseSettings
 from cluster.metadata.table import Table
 from cluster.secrets import Vault
 from tests.sim.run import simulate
-from tests.sim.single_node import World
+from tests.sim.single_node import SingleNode
 
 SEALING_KEY = b"k" * 32
 
@@ -50,7 +50,7 @@ def over_drives(*, settings=None):
         def run():
             async def main(rng, trace):
                 async with trio.open_nursery() as nursery:
-                    world = World(rng, nursery, trace)
+                    world = SingleNode(rng, nursery, trace)
 
                     def make(notify=tell_nobody, settings=settings):
                         context = world.coordinator(nursery)._context

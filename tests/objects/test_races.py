@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,9 +13,13 @@ from cluster.errors import (
     NotFoundError,
     OutcomeUnknownError,
     PreconditionError,
+    QuorumError,
 )
-from cluster.objects.model import PartChoice, Seal
+from cluster.objects import buckets
+from cluster.objects.model import Bucket, PartChoice, Seal
+from cluster.objects.standing import while_standing
 from cluster.register.mutations import Absent, ValidatorIn
+from cluster.register.proposer import Committed
 from cluster.register.records import Part, Upload
 from tests.objects.local_store import noise, open_store, put_request, read_all
 
@@ -214,3 +219,80 @@ async def test_an_acknowledged_object_is_never_in_a_deleted_bucket(tmp_path: Pat
             elif "deleted" in outcome:
                 with pytest.raises(NotFoundError):
                     await store.get_bucket(bucket.name)
+
+
+async def test_a_part_that_lands_before_a_fence_is_answered_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last look at the upload meets the fence of a deletion that was refused: the bucket is there all the same."""
+    async with open_store(tmp_path) as local:
+        store, commit = local.store, local.table.commit
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+        upload = await store.create_upload(bucket, b"up", b"")
+
+        async def commit_before_a_fence(*args: Any, **kwargs: Any) -> Committed:
+            done = await commit(*args, **kwargs)
+            monkeypatch.undo()
+            with pytest.raises(NotEmptyError):
+                await store.delete_bucket(bucket)
+            return done
+
+        monkeypatch.setattr(local.table, "commit", commit_before_a_fence)
+        part = await store.put_part(bucket, b"up", upload, 1, put_request(noise(70_000)))
+        listed, _ = await store.list_parts(bucket, b"up", upload, after=0, limit=9)
+        assert [info.part for info in listed] == [part]
+
+
+async def test_a_bucket_whose_deletion_is_refused_again_and_again_is_there(tmp_path: Path) -> None:
+    """Between the second look at the bucket and its use another deletion is refused."""
+    async with open_store(tmp_path) as local:
+        store = local.store
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+        refused = 0
+
+        async def renew(known: Bucket) -> Bucket:
+            nonlocal refused
+            found = await store.get_bucket(known.name)
+            if refused < 3:
+                refused += 1
+                with pytest.raises(NotEmptyError):
+                    await store.delete_bucket(found)
+            return found
+
+        async def read(standing: Bucket) -> int:
+            reading = await local.table.read(store._context.key_ref(standing, b"key"))
+            assert reading.state.live is not None
+            return reading.state.live.size
+
+        with pytest.raises(NotEmptyError):
+            await store.delete_bucket(bucket)
+        assert await while_standing(bucket, read, renew) == len(b"kept")
+        assert refused == 3
+
+
+async def test_who_finishes_a_deletion_that_others_have_finished_and_begun_anew_finds_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(tmp_path) as local:
+        store, fence_set = local.store, buckets.fence_set
+        bucket = await store.create_bucket("bucket", "me", b"")
+        await store.put(bucket, b"key", put_request(b"kept"))
+
+        async def out_of_reach(*args: Any) -> Any:
+            raise QuorumError(4, 0)
+
+        async def overtaken(*args: Any) -> Any:
+            monkeypatch.undo()
+            fenced = await fence_set(*args)
+            for _ in range(2):
+                with pytest.raises(NotEmptyError):
+                    await store.delete_bucket(bucket)
+            return fenced
+
+        monkeypatch.setattr(buckets, "fence_set", out_of_reach)
+        with pytest.raises(QuorumError):
+            await store.delete_bucket(bucket)
+        monkeypatch.setattr(buckets, "fence_set", overtaken)
+        assert (await store.get_bucket("bucket")).bucket_id == bucket.bucket_id

@@ -4,24 +4,21 @@ from random import Random
 
 import trio
 
-from cluster.core import Core, CoreSettings
+from cluster.core import Core
 from cluster.drives.drive import DriveError
 from cluster.drives.memory_drive import MemoryDrive
-from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
-from cluster.errors import ClusterError
-from cluster.healing.settings import HealingSettings
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout, Node
-from cluster.metadata.commit import TableSettings
-from cluster.objects.context import ObjectSettings
-from cluster.register.acceptor import Limits
 from cluster.topology.formation import form_sets
 from cluster.transport.base import PeerDownError
+from tests.sim.nasty import LossyFace, Nasty
 from tests.sim.network import LinkSettings, SimNetwork, SimTransport
-from tests.sim.run import SimRuntime
-from tests.sim.single_node import World, persist
+from tests.sim.oracle import Oracle
+from tests.sim.run import Calendar, SimRuntime
+from tests.sim.workload import Habits
+from tests.sim.world import World
 
 PROFILE = Profile(4, 2)
 NODES = tuple(NodeId(number) for number in (1, 2, 3))
@@ -43,8 +40,9 @@ class Process:
         self.died = trio.Event()
         self.scope = trio.CancelScope()
         self.runtime = SimRuntime(
-            Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000)
-        )
+            Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000),
+            drift=world.rng.choice([0, 0, 0.01, -0.01]), calendar=world.calendar,
+        )  # fmt: skip
         self.own = {
             d.drive_id: LocalFace(d, self.died) for d in world.hosted if world.node_of(d) == node
         }
@@ -62,6 +60,8 @@ class Process:
     def die(self) -> None:
         self.died.set()
         self.scope.cancel()
+        # Whoever waits in this life still has to be told that time is up.
+        self.world._nursery.start_soon(self.core.table.run)
         self.world.network.crash(self.node)
         for drive in self.world.hosted:
             if self.world.node_of(drive) == self.node:
@@ -137,41 +137,33 @@ class LocalStage:
 class ClusterWorld(World):
     """The nodes, their drives, the network, and what clients saw."""
 
+    collects_orphans = True
+
     def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
         self.rng, self.trace, self._nursery = rng, trace, nursery
-        self.runtime = SimRuntime(Random(rng.getrandbits(64)))
-        limits = Limits(
-            op_ttl_ms=rng.choice([5_000, 300_000]),
-            ceiling_lease_ms=rng.choice([0, 50, 1000]),
-            max_put_ms=rng.choice([20_000, 24 * 3600 * 1000]),
-        )
-        self.bare = [
+        self.calendar = Calendar()
+        self.runtime = SimRuntime(Random(rng.getrandbits(64)), calendar=self.calendar)
+        self.nasty = Nasty.draw(rng, round_seconds=1.0, hedge_seconds=0.05, grace_ms=5_000)
+        self.settings = self.nasty.core
+        self.drives = [
             MemoryDrive(
-                DriveId(bytes([i]) * 16), self.runtime, nursery, position=i, limits=limits, grace_ms=5_000
+                DriveId(bytes([i]) * 16), self.runtime, nursery, position=i, limits=self.nasty.limits,
+                grace_ms=self.nasty.grace_ms, cache_bytes=self.nasty.cache_bytes,
             )
             for i in range(PROFILE.n)
         ]  # fmt: skip
-        self.drives = [mutate(drive) for drive in self.bare] if mutate else self.bare
-        self.hosted = list(self.drives)  # also those that have no place in the layout
+        self.oracle = Oracle()
+        watched = [
+            self.oracle.watch(mutate(drive) if mutate else drive, drive) for drive in self.drives
+        ]
+        self.faces = [LossyFace(drive, rng, self.nasty.drop_replies) for drive in watched]
+        self.hosted = list(self.faces)  # also those that have no place in the layout
         sets = form_sets(
-            [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.bare)], PROFILE
+            [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.drives)], PROFILE
         )
         self.layout = Layout(
             epoch=1, cluster=CLUSTER, nodes=tuple(Node(node, f"n{node}") for node in NODES), sets=sets, system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC,
-        )  # fmt: skip
-        self.settings = CoreSettings(
-            table=TableSettings(
-                round_seconds=1.0, hedge_seconds=0.05, op_ttl_ms=limits.op_ttl_ms,
-                ring_kept=rng.choice([2, 8, 64]),
-            ),
-            objects=ObjectSettings(
-                straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
-            ),
-            peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
-            healing=HealingSettings(
-                limits=limits, purge_margin_ms=1000, steward_seconds=0.5, catch_up_seconds=1.0,
-                forget_seconds=2.0, round_seconds=1.0,
-            ),
+            block=self.nasty.block, chunk=self.nasty.chunk,
         )  # fmt: skip
         self.links = rng.choice(sorted(LINKS))
         self.network = SimNetwork(
@@ -180,8 +172,11 @@ class ClusterWorld(World):
             LINKS[self.links],
             trace.say,
         )
-        self.history, self.pages = [], []
-        self.numbers = iter(range(1, 1_000_000))
+        habits = Habits.draw(
+            rng, PROFILE.k, self.nasty.block, self.nasty.chunk, (0, 0.001, 0.01, 0.1, 0.5)
+        )
+        self.clients = self.make_clients(rng, trace, habits)
+        self.clients.acknowledged = self.oracle.acknowledged
         self.processes: dict[NodeId, Process] = {}
         for node in NODES:
             self.start(node)
@@ -205,9 +200,10 @@ class ClusterWorld(World):
 
     # -- clients: each operation through any node
 
-    async def client(self, store, name, turns):
-        for _ in range(turns):
-            await trio.sleep(self.rng.choice([0, 0.001, 0.01, 0.1, 0.5]))
+    async def client(self, _, name):
+        """One client, whose every turn goes through another node."""
+        for _ in range(self.clients.habits.turns):
+            await trio.sleep(self.rng.choice(self.clients.habits.pauses))
             await self.through(self.pick(), name)
 
     def pick(self) -> NodeId:
@@ -215,21 +211,13 @@ class ClusterWorld(World):
         return self.rng.choice(NODES)
 
     async def through(self, node: NodeId, name: str) -> None:
-        """One operation; when the node dies under it, its outcome is unknown."""
+        """One turn; when the node dies under it, the outcome of what it does is unknown."""
         process, done = self.processes[node], trio.Event()
         if process.died.is_set():
             return
 
         async def work():
-            try:
-                bucket = await process.store.get_bucket("sim")
-            except ClusterError as error:
-                self.trace.say(f"{name}@{node}", type(error).__name__)
-            else:
-                if self.rng.random() < 0.12:
-                    await self.list_page(process.store, bucket)
-                else:
-                    await self.one(process.store, bucket, f"{name}@{node}")
+            await self.clients.turn(process.store, f"{name}@{node}")
             done.set()
 
         async def until_dead():
@@ -246,8 +234,11 @@ class ClusterWorld(World):
         while True:
             await trio.sleep(self.rng.uniform(0.05, 2))
             fault = self.rng.choice(
-                ["crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow", "hung"]
-            )
+                [
+                    "crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow",
+                    "hung", "clock",
+                ]
+            )  # fmt: skip
             node = self.rng.choice(NODES)
             self.trace.say("fault", fault, node)
             match fault:
@@ -260,10 +251,13 @@ class ClusterWorld(World):
                 case "clog":
                     await self.swizzle_clog()
                 case "slow":
-                    drive = self.rng.choice(self.bare)
+                    drive = self.rng.choice(self.drives)
                     drive.faults.commit_seconds = self.rng.choice([0.002, 0.02, 0.3])
+                case "clock":
+                    jump = self.rng.choice([-20_000, -500, 500, 20_000])
+                    self.processes[node].runtime.offset_ms += jump
                 case "hung":
-                    drive = self.rng.choice(self.bare)
+                    drive = self.rng.choice(self.drives)
                     drive.faults.hung = True
                     await trio.sleep(self.rng.choice([0.1, 2, 8]))
                     drive.faults.hung = False
@@ -317,28 +311,26 @@ class ClusterWorld(World):
                 self.start(node)
 
 
-async def scenario(rng, trace, *, mutate=None, turns=12):
+async def scenario(rng, trace, *, mutate=None):
     """One seed: clients through every node and faults together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
         world = ClusterWorld(rng, nursery, trace, mutate)
         trace.say("links", world.links)
-        await world.settle()
-        store = world.processes[NODES[0]].store
-        await persist(lambda: store.create_bucket("sim", "root", b""))
-        with trio.CancelScope() as faults:
-            async with trio.open_nursery() as clients:
-
-                async def run_clients():
-                    async with trio.open_nursery() as inner:
-                        for number in range(rng.randint(2, 4)):
-                            inner.start_soon(world.client, None, f"client-{number}", turns)
-                    faults.cancel()
-
-                clients.start_soon(run_clients)
-                clients.start_soon(world.chaos)
-        world.calm()
-        await world.settle()
-        await trio.sleep(4)
-        await world.check(world.processes[rng.choice(NODES)].store)
-        nursery.cancel_scope.cancel()
+        trace.say("nasty", *world.nasty.turned)
+        with world.nasty.applied():
+            await world.settle()
+            async with trio.open_nursery() as around:
+                around.start_soon(world.chaos)
+                around.start_soon(world.collect)
+                around.start_soon(world.look)
+                around.start_soon(world.pass_days)
+                async with trio.open_nursery() as clients:
+                    for number in range(world.clients.habits.clients):
+                        clients.start_soon(world.client, None, f"client-{number}")
+                around.cancel_scope.cancel()
+            world.calm()
+            await world.settle()
+            await trio.sleep(4)
+            await world.check(world.processes[rng.choice(NODES)].store)
+            nursery.cancel_scope.cancel()
     return world

@@ -1,9 +1,9 @@
-"""`python -m tests.sim.replay SEED [cluster | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
+"""`python -m tests.sim.replay SEED [cluster | changing | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
 from tests.access import revocation
-from tests.sim import cluster, single_node, versions
+from tests.sim import changing, cluster, single_node, versions
 from tests.sim.run import simulate
 
 
@@ -12,6 +12,7 @@ def main():
     scenarios = {
         "": single_node.scenario,
         "cluster": cluster.scenario,
+        "changing": changing.scenario,
         "access": revocation.revocations,
         "versions": versions.scenario,
         "versions-cluster": versions.cluster_scenario,

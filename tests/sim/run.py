@@ -20,15 +20,29 @@ EPOCH_MS = 1_750_000_000_000
 
 
 @attrs.define
+class Calendar:
+    """What all wall clocks of a world go by: days can pass at once, while whatever waits for seconds goes on waiting."""
+
+    leapt_ms: int = 0
+
+    def leap(self, hours: float) -> None:
+        """Time passes for everybody's wall clock."""
+        self.leapt_ms += int(hours * 3_600_000)
+
+
+@attrs.define
 class SimRuntime:
-    """cluster.runtime.Runtime in virtual time: one node's clock offset, a seeded Random, a list of events."""
+    """cluster.runtime.Runtime in virtual time: one node's clock with its offset and drift, a seeded Random, a list of events."""
 
     rng: Random
     offset_ms: int = 0
     events: list[object] = attrs.field(factory=list)
+    drift: float = 0.0  # the share by which the clock runs fast
+    calendar: Calendar = attrs.field(factory=Calendar)
 
     def wall_ms(self) -> int:
-        return EPOCH_MS + int(trio.current_time() * 1000) + self.offset_ms
+        gone = int(trio.current_time() * 1000 * (1 + self.drift))
+        return EPOCH_MS + gone + self.offset_ms + self.calendar.leapt_ms
 
     async def offload(self, work: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
@@ -53,7 +67,7 @@ class Trace:
 
 
 def simulate(
-    main: Callable[[Random, Trace], Awaitable[Any]], *, seed: int, limit: float = 100_000.0
+    main: Callable[[Random, Trace], Awaitable[Any]], *, seed: int, limit: float = 1_000.0
 ) -> Trace:
     """Run `main(rng, trace)` in virtual time, at most `limit` virtual seconds."""
     trace = Trace()

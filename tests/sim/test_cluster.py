@@ -37,7 +37,7 @@ def test_the_runs_meet_every_fault_and_most_operations_succeed():
         async def watched(rng, trace):
             nonlocal duplicates, resets
             world = await scenario(rng, trace)
-            outcomes.extend(op.outcome for op in world.history)
+            outcomes.extend(op.outcome for op in world.clients.history)
             links.add(world.links)
             duplicates += world.network.duplicates
             resets += world.network.resets

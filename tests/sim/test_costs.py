@@ -11,9 +11,9 @@ import trio
 
 from cluster.errors import NotFoundError
 from tests.sim.cluster import NODES, ClusterWorld
+from tests.sim.content import put_request
 from tests.sim.network import LinkSettings
 from tests.sim.run import simulate
-from tests.sim.single_node import put_request
 
 DELAY, COMMIT, READ = 0.010, 0.003, 0.0
 TRIP = 2 * DELAY
@@ -30,7 +30,7 @@ async def costs_of(rng, trace, work):
         for one in NODES:
             for other in NODES:
                 world.network.link(one, other).settings = calm
-        for drive in world.bare:
+        for drive in world.drives:
             drive.faults.commit_seconds, drive.faults.read_seconds = COMMIT, READ
         await world.settle()
         store = world.processes[NODES[0]].store

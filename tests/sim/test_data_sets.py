@@ -13,8 +13,8 @@ from cluster.errors import QuorumError, StorageFullError
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
 from cluster.register.away import Note
+from tests.sim.content import content, part_request, put_request
 from tests.sim.run import simulate
-from tests.sim.single_node import content, part_request, put_request
 from tests.sim.spread import Plan, Spread, in_a_spread
 from tests.sim.test_puts import holders, keep_stages, timed_put
 from tests.sim.test_reads import read

@@ -11,9 +11,9 @@ from cluster.erasure.profile import Profile
 from cluster.errors import NotFoundError, QuorumError, StorageFullError
 from cluster.objects.context import ObjectSettings
 from cluster.register.messages import Accept
+from tests.sim.content import Bytes, put_request
 from tests.sim.network import LinkSettings
 from tests.sim.run import simulate
-from tests.sim.single_node import Bytes, put_request
 from tests.sim.spread import Plan, Spread, in_a_spread
 from tests.sim.test_reads import read
 

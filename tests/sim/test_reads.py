@@ -8,9 +8,9 @@ import trio
 
 from cluster.erasure.profile import Profile
 from cluster.objects.context import ObjectSettings
+from tests.sim.content import content, put_request
 from tests.sim.network import LinkSettings
 from tests.sim.run import simulate
-from tests.sim.single_node import content, put_request
 from tests.sim.spread import Plan, Spread, in_a_spread
 
 pytestmark = pytest.mark.sim

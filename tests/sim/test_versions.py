@@ -22,7 +22,7 @@ from tests.sim.versions import cluster_scenario, scenario
 
 BATCHES = 4
 SHARE, CLUSTER_SHARE = 4, 16  # of the seeds of the other worlds
-MUTANT_SEEDS = 100
+MUTANT_SEEDS = 300
 
 
 @pytest.mark.sim
@@ -105,8 +105,8 @@ def test_a_confirmation_that_changes_a_stamp_is_caught(monkeypatch):
 @pytest.mark.sim
 @pytest.mark.slow
 def test_a_change_of_mode_without_its_fence_is_caught(monkeypatch):
-    async def wrong(drives, fence, watch):
-        return list(drives)
+    async def wrong(members, fence, watch):
+        return members
 
     monkeypatch.setattr(buckets, "fence_set", wrong)
     assert is_caught()

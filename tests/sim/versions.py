@@ -4,6 +4,8 @@ On one node with several coordinators, or through each of three nodes. `python -
 `versions-cluster`) replays one seed.
 """
 
+from itertools import count
+
 import trio
 
 from cluster.errors import (
@@ -13,11 +15,12 @@ from cluster.errors import (
     OutcomeUnknownError,
     PreconditionError,
 )
-from cluster.objects.model import Absent, Versioning, VersionPlace
+from cluster.objects.model import Absent, PartChoice, Seal, Versioning, VersionPlace
 from cluster.register.messages import Learn
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld
-from tests.sim.single_node import SIZES, World, content, persist, put_request
+from tests.sim.content import content, part_request, put_request, tag_of
+from tests.sim.single_node import SingleNode
 from tests.sim.version_checker import (
     MARKER,
     ModeChange,
@@ -25,7 +28,9 @@ from tests.sim.version_checker import (
     VersionOp,
     check_versions,
 )
+from tests.sim.world import persist
 
+SIZES = (0, 1, 100, 4096, 4097, 20_000, 70_000, 300_000)
 KEYS = (b"a", b"b/1", b"c")
 KINDS = {
     "put": 24, "create": 6, "upload": 5, "delete": 14, "remove": 16, "get": 12, "get-version": 12, "list": 16,
@@ -48,10 +53,11 @@ class Deaf:
 
 
 class VersionClients:
-    """What clients do in a versioned bucket, and what they saw; a World beside it has the drives and the faults."""
+    """What clients do in a versioned bucket, and what they saw."""
 
-    def __init__(self, rng, nursery, trace, mutate=None):
-        super().__init__(rng, nursery, trace, mutate)
+    def __init__(self, rng, trace, habits):
+        self.rng, self.trace, self.habits = rng, trace, habits
+        self.numbers = count(1)
         self.versions: list[VersionOp] = []
         self.observed = Observations()
         self.changes = [ModeChange(Versioning.UNVERSIONED, -1.0, -1.0)]
@@ -64,19 +70,34 @@ class VersionClients:
             *self.rng.choices([Versioning.ENABLED, Versioning.SUSPENDED], weights=[1, 2], k=2),
         ):
             await trio.sleep(self.rng.choice([0.0, 0.05, 0.5]))
-            store = any_store()
-            try:
-                bucket = await store.get_bucket("sim")
-            except ClusterError:
-                continue
-            change = ModeChange(mode, trio.current_time())
-            self.changes.append(change)
-            try:
-                await store.set_versioning(bucket, mode)
-                change.acknowledged = trio.current_time()
-            except ClusterError as error:
-                self.trace.say("mode", mode, type(error).__name__)
-            self.trace.say("mode", mode, change.acknowledged)
+            with trio.move_on_after(30):  # the node may die over it
+                await self.change(any_store(), mode)
+
+    async def change(self, store, mode):
+        try:
+            bucket = await store.get_bucket("sim")
+        except ClusterError:
+            return
+        change = ModeChange(mode, trio.current_time())
+        self.changes.append(change)
+        try:
+            await store.set_versioning(bucket, mode)
+            change.acknowledged = trio.current_time()
+        except ClusterError as error:
+            self.trace.say("mode", mode, type(error).__name__)
+        self.trace.say("mode", mode, change.acknowledged)
+
+    async def turn(self, store, name):
+        """One thing that a client does."""
+        try:
+            bucket = await store.get_bucket("sim")
+        except ClusterError as error:
+            self.trace.say(name, type(error).__name__)
+            return
+        if self.rng.random() < 0.12:
+            await self.list_page(store, bucket)
+        else:
+            await self.one(store, bucket, name)
 
     async def one(self, store, bucket, name):
         rng = self.rng
@@ -184,6 +205,35 @@ class VersionClients:
         if len(set(named)) != len(named):
             raise ViolationError(f"a version is listed twice: {named}")
 
+    async def upload(self, store, bucket, op):
+        """A multipart upload of one part or two, completed once or twice."""
+        data, choices = content(op.value), []
+        upload = await store.create_upload(bucket, op.key, b"")
+        bodies = (data[:100], data[100:]) if len(data) > 100 else (data,)
+        for number, body in enumerate(bodies, 1):
+            part = await store.put_part(
+                bucket, op.key, upload, number, part_request(body, self.rng)
+            )
+            choices.append(PartChoice(number=number, validator=part.validator))
+        seal = Seal(validator=tag_of(op.value), attributes=b"")
+        verdicts = []
+
+        async def complete():
+            try:
+                verdicts.append(
+                    await store.complete_upload(bucket, op.key, upload, choices, lambda _, __: seal)
+                )
+            except ClusterError as error:
+                verdicts.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(self.rng.choice([1, 1, 2])):
+                nursery.start_soon(complete)
+        errors = [verdict for verdict in verdicts if isinstance(verdict, ClusterError)]
+        if len(errors) == len(verdicts):
+            unknown = [error for error in errors if isinstance(error, OutcomeUnknownError)]
+            raise (unknown or errors)[0]
+
     async def check(self, store):
         """What is left must be readable, and everything that was seen have one explanation."""
         bucket = await persist(lambda: store.get_bucket("sim"))
@@ -201,7 +251,6 @@ class VersionClients:
                 if found != value:
                     raise ViolationError(f"{key!r}: {version_id.hex()} is {found}, not {value}")
         check_versions(self.versions, self.changes, self.observed)
-        self.check_storage()
 
 
 def value_of(version):
@@ -211,22 +260,34 @@ def value_of(version):
     return int(number), int(size)
 
 
-class VersionedWorld(VersionClients, World):
+class VersionedNode(SingleNode):
     """One node, whose drives are deaf in half of the seeds."""
+
+    make_clients = VersionClients
 
     def __init__(self, rng, nursery, trace):
         deaf = rng.random() < 0.5
         super().__init__(rng, nursery, trace, (lambda drive: Deaf(drive, rng)) if deaf else None)
 
+    async def check(self, store):
+        await self.clients.check(store)
+        self.check_storage()
 
-class VersionedCluster(VersionClients, ClusterWorld):
+
+class VersionedCluster(ClusterWorld):
     """Three nodes over a network."""
+
+    make_clients = VersionClients
+
+    async def check(self, store):
+        await self.clients.check(store)
+        self.check_storage()
 
 
 async def scenario(rng, trace, *, turns=14):
     """One seed: clients, an administrator and faults together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
-        world = VersionedWorld(rng, nursery, trace)
+        world = VersionedNode(rng, nursery, trace)
         stores = [world.coordinator(nursery) for _ in range(rng.randint(1, 3))]
         await stores[0].create_bucket("sim", "root", b"")
         with trio.CancelScope() as faults:
@@ -267,7 +328,8 @@ async def cluster_scenario(rng, trace, *, turns=14):
 async def run_clients(world, faults, any_store, turns):
     """Clients and administrator to their end; then the faults stop."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.administrator, any_store)
+        nursery.start_soon(world.clients.administrator, any_store)
+        world.clients.habits.turns = turns
         for number in range(world.rng.randint(2, 4)):
-            nursery.start_soon(world.client, any_store(), f"client-{number}", turns)
+            nursery.start_soon(world.client, any_store(), f"client-{number}")
     faults.cancel()

@@ -1,0 +1,287 @@
+"""The white box: what drives say is watched at their border, and what they hold is looked at, against the invariants of the protocol.
+
+Nothing of the product is changed for it: `watch` stands between a drive and whoever asks it, and reads the drive's platter,
+which no message shows. Names of invariants (I1, I4, ...) are the protocol's.
+"""
+
+import hashlib
+
+from cluster.clock import BALLOT_ZERO
+from cluster.drives.drive import ANSWERING
+from cluster.drives.index_rows import unpack_bodies
+from cluster.quorum import Quorum, durable_shards
+from cluster.register.acceptor import introduced
+from cluster.register.keys import bucket_of, is_part
+from cluster.register.messages import (
+    CHOSEN,
+    Accept,
+    Accepted,
+    Page,
+    Prepare,
+    Promise,
+    Query,
+    Value,
+)
+from cluster.register.records import decode_parts, decode_state
+from tests.sim.checkers import ViolationError
+
+
+class Oracle:
+    """Of one world, whose drives are in the order of their positions in the one set."""
+
+    def __init__(self):
+        self.drives = []
+        self._promised = {}  # (drive, row): [(ballot shown, ballot promised)]
+        self._states = {}  # (row, ballot): hash of the state
+        self._durable = set()  # (data id, position) that a drive said to be durable
+        self._prints = {}  # drive: {(data id, position): fingerprint}
+        self._ballots = {}  # drive: {row: ballot} at the last look
+
+    def watch(self, drive, bare):
+        """The drive, watched; `bare` is the MemoryDrive that it is, or stands before."""
+        self.drives.append(bare)
+        return WatchedDrive(self, drive, bare)
+
+    # -- what is said
+
+    def on_accept_sent(self, message):
+        """I4: no ACCEPT introduces a body before enough of its shards are durable. I1: a ballot names one state."""
+        self._same_state(message.row, message.ballot, message.encoded)
+        for part in introduced(message.state, message.ballot):
+            if part.intro == message.ballot:
+                self._check_staged(message, part)
+
+    def _check_staged(self, message, part):
+        held = {p for p in range(part.k + part.m) if (part.data_id, p) in self._durable}
+        named = {p for p in range(part.k + part.m) if part.staged >> p & 1}
+        if named - held or len(held) < durable_shards(part.k, part.k + part.m):
+            raise ViolationError(
+                f"I4: {message.row!r} at {message.ballot}: {sorted(named)} named, {sorted(held)} durable"
+            )
+
+    def _same_state(self, row, ballot, encoded):
+        digest = hashlib.blake2b(encoded, digest_size=8).digest()
+        if self._states.setdefault((row, ballot), digest) != digest:
+            raise ViolationError(f"I1: two states of {row!r} at {ballot}")
+
+    def on_reply(self, drive, request, reply):
+        """I12: only who may, votes. I1: nothing below a promise. I5, and I11: what is shown is durable."""
+        if not isinstance(reply, Promise | Accepted | Value | Page):
+            return
+        if drive.state not in ANSWERING:
+            raise ViolationError(f"I12: {type(reply).__name__} from a drive that is {drive.state}")
+        if isinstance(reply, Page):
+            return
+        key = (drive.drive_id, request.row)
+        if isinstance(reply, Accepted):
+            shown = request.ballot
+            for seen, promised in self._promised.get(key, ()):
+                if seen < shown < promised:
+                    raise ViolationError(
+                        f"I1: {drive.drive_id[0]} accepted {shown} after it promised {promised}"
+                    )
+        else:
+            shown = reply.register.ballot
+        if isinstance(reply, Promise):
+            self._promised.setdefault(key, []).append((shown, request.ballot))
+        if shown > BALLOT_ZERO and self._durable_ballot(drive, request.row, shown) < shown:
+            raise ViolationError(
+                f"I5: {drive.drive_id[0]} says {type(reply).__name__} of {shown}, which is not durable"
+            )
+
+    @staticmethod
+    def _durable_ballot(drive, row, forgotten=BALLOT_ZERO):
+        """`forgotten`, where the row may have been forgotten by right since."""
+        index = drive.platter.index
+        head = index.rows.get(row)
+        if head is not None:
+            return head.ballot
+        control = index.control()
+        gone = bucket_of(row) in control.dead or is_part(row) or control.gc_floor >= forgotten
+        return forgotten if gone else BALLOT_ZERO
+
+    def on_staged(self, drive, header):
+        """I5: a shard is durable before it is said to be. I6: its bytes are what they were."""
+        if not drive.platter.holds(header.data_id, header.position):
+            raise ViolationError(f"I5: {drive.drive_id[0]} calls a shard durable that it lacks")
+        self._durable.add((header.data_id, header.position))
+        self._check_prints(drive)
+
+    def acknowledged(self, row, stamp):
+        """I5: a write that a client was told of is durable on an accept quorum."""
+        have = sum(self._durable_ballot(drive, row, stamp) >= stamp for drive in self.drives)
+        if have < Quorum(len(self.drives)).accept:
+            raise ViolationError(f"I5: {row!r} at {stamp} was acknowledged with {have} drives")
+
+    # -- what is held
+
+    def damaged(self, drive):
+        """The atlas has changed bytes under this drive: they are what they are now."""
+        self._prints.pop(drive.drive_id, None)
+        self._check_prints(drive)
+
+    def look(self):
+        """At every drive, as it is on the disk."""
+        for drive in self.drives:
+            self._check_prints(drive)
+            self._check_rows(drive)
+        self.check_debt()
+
+    def _check_prints(self, drive):
+        """I6: a shard's bytes never change under its name."""
+        known = self._prints.setdefault(drive.drive_id, {})
+        for key, shard in drive.platter.shards.items():
+            found = (len(shard.blocks), shard.digests, *(crc for _, crc in shard.blocks))
+            if known.setdefault(key, found) != found:
+                raise ViolationError(f"I6: shard {key} of {drive.drive_id[0]} has changed")
+
+    def _check_rows(self, drive):
+        """I1: one state for each ballot. I9: a row goes only as a tombstone that all hold, and ballots only rise."""
+        index = drive.platter.index
+        before = self._ballots.get(drive.drive_id, {})
+        now = {row: head.ballot for row, head in index.rows.items()}
+        for row, head in index.rows.items():
+            self._same_state(row, head.ballot, head.state)
+        for row, ballot in before.items():
+            if row in now:
+                if now[row] < ballot and not is_part(row):
+                    raise ViolationError(f"I9: {row!r} went back from {ballot} to {now[row]}")
+            elif self._durable_ballot(drive, row, ballot) < ballot:
+                raise ViolationError(f"I9: {row!r} at {ballot} is gone from {drive.drive_id[0]}")
+            elif not is_part(row) and bucket_of(row) not in index.control().dead:
+                for other in self.drives:
+                    if self._durable_ballot(other, row, ballot) < ballot:
+                        raise ViolationError(
+                            f"I9: {row!r} was purged at {ballot}, {other.drive_id[0]} is below"
+                        )
+        self._ballots[drive.drive_id] = now
+
+    def newest(self):
+        """The newest chosen state of every row of a bucket that lives."""
+        dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
+        best = {}
+        for drive in self.drives:
+            index = drive.platter.index
+            for row, head in index.rows.items():
+                known = best.get(row)
+                if (
+                    bucket_of(row) not in dead
+                    and row not in index.corrupt
+                    and (
+                        known is None
+                        or (head.ballot, head.flags & CHOSEN)
+                        > (known[0].ballot, known[0].flags & CHOSEN)
+                    )
+                ):
+                    best[row] = (head, index)
+        return best
+
+    def parts_of(self, head, index):
+        """All parts of a stored state, those of a list that lies beside it included."""
+        bodies = unpack_bodies(head.bodies)
+        for version in decode_state(head.state).versions:
+            yield from version.parts
+            if version.body is not None and version.body.count:
+                data = index.body(bodies[version.body.id])
+                yield from decode_parts(data) if data is not None else ()
+
+    def check_debt(self):
+        """I17: for every chosen state, a position without its shard is a durable debt."""
+        for row, (head, index) in self.newest().items():
+            if not head.flags & CHOSEN or is_part(row):
+                continue
+            hints = 0
+            for drive in self.drives:
+                hints |= drive.platter.index.hints.get(row, 0)
+            for part in self.parts_of(head, index):
+                for position, drive in enumerate(self.drives):
+                    here = drive.platter.index
+                    if (
+                        not drive.platter.holds(part.data_id, position)
+                        and self._durable_ballot(drive, row) >= head.ballot
+                        and row not in here.corrupt
+                        and (part.data_id, position) not in here.heal
+                        and not hints >> position & 1
+                    ):
+                        raise ViolationError(
+                            f"I17: {row!r} at {head.ballot}: nothing owes drive {position} its shard"
+                        )
+
+    def unreferenced(self):
+        """What nobody refers to and is still there, in words."""
+        newest, found = self.newest(), []
+        referred = {part.data_id for state in newest.values() for part in self.parts_of(*state)}
+        for drive in self.drives:
+            index = drive.platter.index
+            for (data_id, position), shard in index.shards.items():
+                known = newest.get(shard.owner)
+                # Superseded parts stay with their upload.
+                is_open = known is not None and decode_state(known[0].state).uploads
+                if data_id not in referred and not is_open:
+                    found.append(f"{data_id.hex()} of {shard.owner!r} on drive {position}")
+            used = {s.body for s in index.shards.values() if s.body is not None}
+            for head in index.rows.values():
+                used.update(unpack_bodies(head.bodies).values())
+            found += [f"body {b} on {drive.drive_id[0]}" for b in index._bodies.keys() - used]
+        return found
+
+    def check_equal(self):
+        """All drives hold the same rows at the same ballots, but for dead buckets, which go drive by drive."""
+        dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
+        held = [
+            {
+                row: head.ballot
+                for row, head in drive.platter.index.rows.items()
+                if bucket_of(row) not in dead
+            }
+            for drive in self.drives
+        ]
+        for number, rows in enumerate(held):
+            for row in held[0].keys() ^ rows.keys():
+                raise ViolationError(f"digests: {row!r} is not on both of drives 0 and {number}")
+            for row, ballot in rows.items():
+                if held[0][row] != ballot:
+                    raise ViolationError(f"digests: {row!r} differs on drives 0 and {number}")
+
+
+class WatchedDrive:
+    """A drive, with the oracle at its border."""
+
+    def __init__(self, oracle, drive, bare):
+        self._oracle, self._drive, self._bare = oracle, drive, bare
+
+    def __getattr__(self, name):
+        return getattr(self._drive, name)
+
+    def submit(self, request, reply):
+        if isinstance(request, Accept):
+            self._oracle.on_accept_sent(request)
+
+        def heard(message):
+            if isinstance(request, Prepare | Accept | Query):
+                self._oracle.on_reply(self._bare, request, message)
+            reply(message)
+
+        self._drive.submit(request, heard)
+
+    def open_stage(self, header, size_hint):
+        return WatchedStage(
+            self._oracle, self._bare, header, self._drive.open_stage(header, size_hint)
+        )
+
+
+class WatchedStage:
+    """A stage, whose end the oracle hears of."""
+
+    def __init__(self, oracle, drive, header, stage):
+        self._oracle, self._drive, self._header, self._stage = oracle, drive, header, stage
+
+    async def write(self, blocks):
+        await self._stage.write(blocks)
+
+    async def close(self, digests):
+        await self._stage.close(digests)
+        self._oracle.on_staged(self._drive, self._header)
+
+    def abort(self):
+        self._stage.abort()

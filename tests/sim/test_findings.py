@@ -1,0 +1,68 @@
+"""What the simulator found in the store, each as a scenario of its own."""
+
+import pytest
+import trio
+import trio.testing
+
+from cluster.clock import Ballot
+from cluster.drives.memory_drive import MemoryDrive
+from cluster.errors import ClusterError
+from cluster.ids import DriveId
+from cluster.objects.model import PutRequest, Seal
+from cluster.register.keys import system_row
+from cluster.register.messages import Failed, Prepare, Query
+from tests.sim.run import SimRuntime, simulate
+from tests.sim.single_node import SingleNode
+
+pytestmark = pytest.mark.sim
+ROW, BALLOT = system_row(b"x"), Ballot(1, 0, 1)
+
+
+def test_drives_that_break_under_a_body_fail_the_put_and_nothing_else():
+    """The reader of the body, whose chunks nobody takes any more, has no say in why it failed."""
+
+    async def main(rng, trace):
+        async with trio.open_nursery() as nursery:
+            world = SingleNode(rng, nursery, trace)
+            store = world.coordinator(nursery)
+            bucket = await store.create_bucket("sim", "1", b"")
+            chunk = max(world.layout.chunk, world.layout.k * world.layout.block)
+
+            class Source:
+                size_hint, given = None, 0
+
+                async def readinto(self, buffer):
+                    for _ in range(rng.randrange(20)):
+                        await trio.lowlevel.checkpoint()
+                    self.given += len(buffer)
+                    if self.given > 2 * chunk:
+                        for drive in world.drives:
+                            drive.fail("broken")
+                    return len(buffer)
+
+            seal = Seal(validator="v", attributes=b"")
+            with pytest.raises(ClusterError):
+                await store.put(bucket, b"key", PutRequest(source=Source(), seal=lambda _: seal))
+            nursery.cancel_scope.cancel()
+
+    for seed in range(20, 50):
+        simulate(main, seed=seed)
+
+
+def test_a_drive_that_failed_while_a_row_was_read_has_no_vote():
+    """What it had made durable before is not wrong, but nobody may count on it any more (I12, I14)."""
+
+    async def main(rng, trace):
+        async with trio.open_nursery() as nursery:
+            drive = MemoryDrive(DriveId(bytes(16)), SimRuntime(rng), nursery)
+            replies = []
+            drive.submit(Query(row=ROW, epoch=1, bucket_epoch=0), replies.append)
+            drive.submit(Prepare(row=ROW, ballot=BALLOT, epoch=1, bucket_epoch=0), replies.append)
+            await trio.testing.wait_all_tasks_blocked()
+            drive.fail("broken")
+            await trio.sleep(1)
+            assert len(replies) == 2
+            assert all(isinstance(reply, Failed) for reply in replies), replies
+            nursery.cancel_scope.cancel()
+
+    simulate(main, seed=1)
