@@ -21,8 +21,9 @@ from cluster.register.acceptor import Limits
 from cluster.register.keys import is_part, owner_row
 from cluster.register.records import decode_parts
 from tests.sim.checkers import ViolationError
-from tests.sim.single_node import content, part_request, persist, put_request
+from tests.sim.content import content, part_request, put_request
 from tests.sim.spread import Plan, Spread
+from tests.sim.world import persist
 
 KEYS = (b"a", b"b", b"c")
 SIZES = (100, 20_000, 70_000, 150_000)
