@@ -16,6 +16,7 @@ from cluster.access.directory import Directory
 from cluster.access.leases import LeaseSettings
 from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import Drive
 from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
@@ -29,6 +30,7 @@ from cluster.membership.detector import DetectorSettings
 from cluster.membership.service import Membership
 from cluster.metadata.commit import TableSettings
 from cluster.metadata.table import Table
+from cluster.objects.away import AwayData, AwaySettings
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
 from cluster.runtime import Runtime
@@ -47,6 +49,11 @@ class HostedDrive(Drive, Protocol):
         """Its copy of the layout; None: it does not work."""
         ...
 
+    @property
+    def notes(self) -> AwayNotes | None:
+        """What it knows of bodies in other sets than their registers; None: it does not work."""
+        ...
+
 
 @attrs.frozen(kw_only=True)
 class CoreSettings:
@@ -54,6 +61,7 @@ class CoreSettings:
 
     table: TableSettings | None = None
     objects: ObjectSettings | None = None
+    away: AwaySettings | None = None
     access: LeaseSettings | None = None
     healing: HealingSettings = attrs.field(factory=HealingSettings)
     peers: PeerSettings | None = None
@@ -122,6 +130,10 @@ class Core:
             table=self.table, drives_of=self.roster.drives_of, layout=lambda: self.layout,
             clock=self.clock, runtime=runtime, node_id=me, nursery=nursery, settings=settings.objects,
         )  # fmt: skip
+        self.away = AwayData(
+            table=self.table, drives_of=self.roster.drives_of, own=own, layout=lambda: self.layout,
+            clock=self.clock, runtime=runtime, settings=settings.away,
+        )  # fmt: skip
         self.healing = Healing(
             me, self.agreement, self.table, self.roster, self.membership.view, own, settings.healing
         )
@@ -154,6 +166,7 @@ class Core:
             nursery.start_soon(self.agreement.tend)
             nursery.start_soon(self.peers.run, self.agreement.wait_changed)
             nursery.start_soon(self.membership.run)
+            nursery.start_soon(self.away.run)
             nursery.start_soon(self.healing.run)
             nursery.start_soon(self._tell_of_layouts)
             nursery.start_soon(self._transport.serve, self.server.handle)

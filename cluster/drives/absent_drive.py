@@ -7,6 +7,7 @@ from cluster.drives.drive import DriveError, DriveState, DriveStatus, Stage
 from cluster.drives.format import Seat
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
+from cluster.register.away import Note
 from cluster.register.messages import NotVoting, Reply, Request
 
 
@@ -19,6 +20,7 @@ class AbsentDrive:
         self._seat = seat
 
     layout = None  # it keeps none
+    notes = None  # nor these
 
     @property
     def drive_id(self) -> DriveId:
@@ -50,6 +52,10 @@ class AbsentDrive:
         raise DriveError(self._seat.reason)
 
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
+        """See Drive."""
+        raise DriveError(self._seat.reason)
+
+    async def look(self, notes: Sequence[Note]) -> None:
         """See Drive."""
         raise DriveError(self._seat.reason)
 

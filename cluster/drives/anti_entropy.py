@@ -1,16 +1,17 @@
 """A drive's part in making all drives of a set hold the same: have, purge, install, sync, and what it wants itself."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from cluster.clock import Ballot
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
+from cluster.drives.hint_book import HintBook
 from cluster.drives.index_rows import HeadRow, IndexReads, unpack_bodies
 from cluster.drives.row_cache import Row
 from cluster.drives.wants import WantedRows
@@ -18,9 +19,11 @@ from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Write
 from cluster.register.anti_entropy import (
     Discard,
+    DropHints,
     FenceAt,
     Have,
     Held,
+    Hints,
     Install,
     Purge,
     RaiseFloor,
@@ -44,6 +47,11 @@ PURGES_KEPT = (
 )
 _ROWS_AT_A_TIME = 64
 _LOST = Failed("the drive failed before the write was durable")
+
+
+AntiEntropyRequest: TypeAlias = (
+    Have | Purge | Install | Sync | Wanted | RaiseFloor | Unreferenced | Discard | Hints | DropHints
+)
 
 
 class RegisterHost(Protocol):
@@ -88,12 +96,13 @@ class AntiEntropy:
         self._host, self._acceptor = host, acceptor
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
+        self._hints = HintBook(commits, reads)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
     def handle(
         self,
-        request: Have | Purge | Install | Sync | Wanted | RaiseFloor | Unreferenced | Discard,
+        request: AntiEntropyRequest,
         reply: ReplyTo,
     ) -> None:
         """Decide one message and answer it, now or when what the answer shows is durable."""
@@ -105,7 +114,7 @@ class AntiEntropy:
             reply(refusal)
             return
         match request:
-            case Have() | Purge():
+            case Have() | Purge() | DropHints():
                 _Rows(self, request, reply).begin(self._host)
             case Install():
                 then = partial(self._install, request, reply)
@@ -122,11 +131,19 @@ class AntiEntropy:
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
                 self.answer_durable(self._commits.newest, reply, Done())
+            case Hints():
+                self._hints.show(request, reply)
             case Unreferenced():
                 self._unreferenced(request, reply)
             case Discard():
                 self._host.discard(set(request.data))
                 self.answer_durable(self._commits.newest, reply, Done())
+
+    def refusal(self, request: Have | Purge | DropHints) -> Reply | None:
+        """Of a message whose rows have come: the layout may have changed since it was taken."""
+        is_vote = isinstance(request, Have | Purge)
+        gate = self._acceptor.gate_vote if is_vote else self._acceptor.gate_epoch
+        return gate(request.epoch)
 
     def answer_durable(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
@@ -154,6 +171,10 @@ class AntiEntropy:
         if len(self._purged) > PURGES_KEPT:
             _, seq = self._purged.popitem(last=False)
             self._forgotten = max(self._forgotten, seq)
+
+    def drop_hints(self, request: DropHints, rows: Sequence[RowKey], reply: ReplyTo) -> None:
+        """Forget that a drive missed these rows."""
+        self._hints.drop(request, rows, reply)
 
     def version(self) -> int:
         """What a later Install is measured by."""
@@ -202,6 +223,7 @@ class AntiEntropy:
                     rows,
                     following,
                     control.gc_floor,
+                    control.ceiling_ms,
                     [FenceAt(bucket, epoch, bucket in control.dead) for bucket, epoch in fences],
                 )
             )
@@ -226,9 +248,12 @@ class AntiEntropy:
 class _Rows:
     """A message that names several rows: each is dealt with when it is at hand, and then answered together."""
 
-    def __init__(self, owner: AntiEntropy, request: Have | Purge, reply: ReplyTo) -> None:
+    def __init__(
+        self, owner: AntiEntropy, request: Have | Purge | DropHints, reply: ReplyTo
+    ) -> None:
         self._owner, self._request, self._reply = owner, request, reply
         self._ballots: list[Ballot | None] = [None] * len(request.rows)
+        self._known: list[RowKey] = []
         self._left = len(request.rows)
         self._seq = 0
         self._is_over = False
@@ -246,17 +271,29 @@ class _Rows:
             self._reply(reply)
 
     def _take(self, place: int, named: RowAt, row: Row) -> None:
-        if isinstance(self._request, Have):
-            self._ballots[place] = self._owner.held(named, row)
-            self._seq = max(self._seq, row.seq)
-        else:
-            self._owner.purge(named, row)
-            self._seq = self._owner.newest()
+        refusal = self._owner.refusal(self._request)
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        match self._request:
+            case Have():
+                self._ballots[place] = self._owner.held(named, row)
+                self._seq = max(self._seq, row.seq)
+            case Purge():
+                self._owner.purge(named, row)
+                self._seq = self._owner.newest()
+            case DropHints():
+                # What was noted about something newer stands.
+                if row.register is not None and row.register.ballot <= named.ballot:
+                    self._known.append(named.row)
         self._left -= 1
         if not self._left and not self._is_over:
             self._conclude()
 
     def _conclude(self) -> None:
+        if isinstance(self._request, DropHints):
+            self._owner.drop_hints(self._request, self._known, self._reply)
+            return
         is_have = isinstance(self._request, Have)
         answer = Held(self._ballots, self._owner.version()) if is_have else Done()
         self._owner.answer_durable(self._seq, self._reply, answer)

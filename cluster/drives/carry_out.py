@@ -82,7 +82,7 @@ class Batch:
         self._more.set()
 
 
-_Question = rpc.ReadDigests | rpc.StatShard | rpc.NoteBad | rpc.AskStatus
+_Question = rpc.ReadDigests | rpc.StatShard | rpc.NoteBad | rpc.AskStatus | rpc.Look
 
 
 async def use_drive(
@@ -112,6 +112,9 @@ async def _ask(drive: Drive, word: _Question) -> rpc.ReplyWord:
             return rpc.Size(drive.state, size)
         case rpc.NoteBad():
             drive.note_bad_shard(word.shard.header, word.reason)
+            return rpc.Stored(drive.state)
+        case rpc.Look():
+            await drive.look(word.notes)
             return rpc.Stored(drive.state)
         case rpc.AskStatus():
             return rpc.pack_status(await drive.status())

@@ -20,6 +20,7 @@ from cluster.drives.drive import (
 from cluster.drives.remote_node import CALL_ERRORS, RemoteNode, ReplyTo
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
+from cluster.register.away import Note
 from cluster.register.messages import Request
 from cluster.transport.base import StreamBrokenError
 from cluster.transport.calls import Call
@@ -92,6 +93,10 @@ class RemoteDrive:
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """See Drive."""
         return (await self._ask(rpc.StatShard(self._drive_id, data_id, position), rpc.Size)).size
+
+    async def look(self, notes: Sequence[Note]) -> None:
+        """See Drive."""
+        await self._ask(rpc.Look(self._drive_id, tuple(notes)), rpc.Stored)
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive. A node that cannot be reached does not hear it: its scrub will find the shard."""

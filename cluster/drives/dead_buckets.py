@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import HeadRow, unpack_bodies
@@ -27,10 +28,11 @@ class DeadBuckets:
         *,
         forget: Callable[[RowKey], None],
         discard: Callable[[set[DataId]], None],
+        notes: AwayNotes,
     ) -> None:
         self._control = control
         self._commits, self._reads = commits, reads
-        self._forget, self._discard = forget, discard
+        self._forget, self._discard, self._notes = forget, discard, notes
         self._swept: set[BucketId] = set()
 
     async def sweep(self) -> None:
@@ -55,6 +57,7 @@ class DeadBuckets:
         else:
             data = {data_id for applied in state.ring for data_id in applied.removed}
             data |= set(record_data(state))
+            self._notes.on_dead(head.row, state)
         batch = self._commits.batch
         batch.heads[head.row] = None
         batch.chosen.discard(head.row)

@@ -12,6 +12,7 @@ import attrs
 
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
+from cluster.register.away import Note
 from cluster.register.messages import Reply, Request
 
 Blob: TypeAlias = bytes | bytearray | memoryview
@@ -140,6 +141,10 @@ class Drive(Protocol):
 
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         """Payload bytes of a durable shard; None: not here."""
+        ...
+
+    async def look(self, notes: Sequence[Note]) -> None:
+        """Take durable note to ask the registers of these bodies, at most 256, what is to become of them. Raises DriveError."""
         ...
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:

@@ -16,7 +16,7 @@ import apsw.sqlite_extra
 import crc32c
 
 from cluster.clock import Ballot
-from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
+from cluster.drives.index_rows import Batch, HeadRow, NoteKind, ShardRow, unpack_control
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.anti_entropy import ShardOf
@@ -41,6 +41,12 @@ CREATE TABLE trash(data_id BLOB PRIMARY KEY, due_ms INTEGER NOT NULL) WITHOUT RO
 CREATE INDEX trash_due ON trash(due_ms);
 CREATE TABLE fence(bucket BLOB PRIMARY KEY, epoch INTEGER NOT NULL, dead INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE ctl(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+# Tables that came after the first drives of version 1 were made; an older program leaves them alone.
+_LATER = """
+CREATE TABLE IF NOT EXISTS note(kind INTEGER, data_id BLOB, due_ms INTEGER NOT NULL, rank BLOB NOT NULL,
+                                packed BLOB NOT NULL, PRIMARY KEY(kind, data_id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS note_due ON note(kind, due_ms);
 """
 
 
@@ -93,6 +99,8 @@ class Index:
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise IndexDamagedError(f"index version {version} is not one that this program knows")
+        with self._db:
+            self._db.execute(_LATER)
 
     def close(self) -> None:
         """Close the connection."""
@@ -168,15 +176,39 @@ class Index:
             run("DELETE FROM shard WHERE data_id=? AND position=?", batch.drop_shards)
         self._apply_heal(batch)
         for row, missed in batch.hints.items():
-            self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
+            if missed:
+                self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
+            else:
+                self._db.execute("DELETE FROM hint WHERE row=?", (row,))
         if batch.trash:
             self._many("INSERT OR IGNORE INTO trash", list(batch.trash.items()))
         if batch.drop_trash:
-            run("DELETE FROM trash WHERE data_id=?", [(data_id,) for data_id in batch.drop_trash])
+            gone = [(data_id,) for data_id in batch.drop_trash]
+            run("DELETE FROM trash WHERE data_id=?", gone)
+            run("DELETE FROM heal WHERE data_id=?", gone)
+            run(f"DELETE FROM note WHERE kind={NoteKind.LOOK:d} AND data_id=?", gone)
+        if batch.settled or batch.notes:
+            self._apply_notes(batch)
         for bucket, (epoch, dead) in batch.fences.items():
             self._db.execute("INSERT OR REPLACE INTO fence VALUES (?,?,?)", (bucket, epoch, dead))
         for name, value in batch.ctl.items():
             self._db.execute("INSERT OR REPLACE INTO ctl VALUES (?,?)", (name, value))
+
+    def _apply_notes(self, batch: Batch) -> None:
+        for (kind, data_id), (was, row) in batch.settled.items():
+            which = (kind, data_id, was)
+            if row is None:
+                sql = "DELETE FROM note WHERE kind=? AND data_id=? AND packed=?"
+                self._db.execute(sql, which)
+            else:
+                sql = "UPDATE note SET due_ms=?, rank=?, packed=? WHERE kind=? AND data_id=? AND packed=?"
+                self._db.execute(sql, (row.due_ms, row.rank, row.packed, *which))
+        self._many(
+            "INSERT INTO note",
+            [(*key, row.due_ms, row.rank, row.packed) for key, row in batch.notes.items()],
+            "ON CONFLICT(kind, data_id) DO UPDATE SET due_ms=excluded.due_ms, rank=excluded.rank, "
+            "packed=excluded.packed WHERE excluded.rank >= rank",
+        )
 
     def _apply_heal(self, batch: Batch) -> None:
         run = self._db.executemany
@@ -298,9 +330,10 @@ class Index:
         ]
 
     def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
-        """Bodies with after < data_id < before that have shards here, in order."""
+        """Bodies of this set's registers, after < data_id < before, that have shards here, in order."""
         sql = (
-            "SELECT data_id, min(owner) FROM shard WHERE data_id > ? AND data_id < ? "
+            "SELECT data_id, min(owner) FROM shard WHERE data_id > ? AND data_id < ? AND NOT EXISTS "
+            f"(SELECT 1 FROM note WHERE kind={NoteKind.LOOK:d} AND data_id = shard.data_id) "
             "GROUP BY data_id ORDER BY data_id LIMIT ?"
         )
         return [
@@ -308,14 +341,33 @@ class Index:
             for data_id, owner in self._db.execute(sql, (after, before, limit))
         ]
 
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """Rows behind that one that some drives missed, and a bitmap of these."""
+        sql = "SELECT row, missed FROM hint WHERE row > ? ORDER BY row LIMIT ?"
+        return [(RowKey(row), missed) for row, missed in self._db.execute(sql, (after, limit))]
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """Which drives missed these rows, as a bitmap, where there are any."""
+        found = {}
+        for row in rows:
+            hint = self._one("SELECT missed FROM hint WHERE row=?", (row,))
+            if hint is not None:
+                found[row] = int(hint[0])
+        return found
+
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """Bodies whose grace is over."""
         sql = "SELECT data_id FROM trash WHERE due_ms <= ? ORDER BY due_ms LIMIT ?"
         return [DataId(data_id) for (data_id,) in self._db.execute(sql, (now_ms, limit))]
 
+    def due_notes(self, kind: int, now_ms: int, limit: int) -> list[bytes]:
+        """Notes of a kind whose time has come, the oldest first, as stored."""
+        sql = "SELECT packed FROM note WHERE kind=? AND due_ms <= ? ORDER BY due_ms LIMIT ?"
+        return [packed for (packed,) in self._db.execute(sql, (kind, now_ms, limit))]
+
     def count(self, table: str) -> int:
         """Rows of a table: for status, not for hot paths."""
-        assert table in {"heal", "hint", "trash", "shard", "head"}
+        assert table in {"heal", "hint", "trash", "shard", "head", "note"}
         return int(self._one(f"SELECT count(*) FROM {table}")[0])
 
     def heal_rows(self) -> Iterator[tuple[DataId, int, RowKey, str]]:

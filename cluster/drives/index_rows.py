@@ -1,5 +1,6 @@
 """What the index of a drive holds, what one commit changes, and what can be asked, whichever store is below."""
 
+import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -41,6 +42,23 @@ class ShardRow:
     payload_bytes: int
     digests: bytes | None = None
     body: int | None = None
+    home: int | None = None  # see ShardHeader; kept as a note
+
+
+class NoteKind(enum.IntEnum):
+    """Of notes on bodies that lie in another set than their register."""
+
+    HINT = 1  # on a drive of the register: to be told to drives of the body
+    LOOK = 2  # on a drive of the body, for as long as it has that: the register is to be asked
+
+
+@attrs.frozen
+class NoteRow:
+    """A note on a body in another set than its register, as stored; of two on one body the higher rank stays."""
+
+    due_ms: int
+    rank: bytes
+    packed: bytes
 
 
 @attrs.define
@@ -60,10 +78,13 @@ class Batch:
     debt: dict[tuple[DataId, int], RowKey] = attrs.field(
         factory=dict
     )  # heal, unless the shard is here all the same
-    hints: dict[RowKey, int] = attrs.field(factory=dict)
+    hints: dict[RowKey, int] = attrs.field(factory=dict)  # 0: delete
     trash: dict[DataId, int] = attrs.field(factory=dict)
     drop_trash: list[DataId] = attrs.field(factory=list)
     fences: dict[BucketId, tuple[int, bool]] = attrs.field(factory=dict)
+    notes: dict[tuple[int, DataId], NoteRow] = attrs.field(factory=dict)  # by kind and body
+    # What a note was when it was dealt with, and what is left of it. Written before `notes`.
+    settled: dict[tuple[int, DataId], tuple[bytes, NoteRow | None]] = attrs.field(factory=dict)
     ctl: dict[str, bytes] = attrs.field(factory=dict)
     done: list[Callable[[bool], None]] = attrs.field(factory=list)  # told whether it is durable
     operations: int = 0
@@ -123,8 +144,20 @@ class IndexReads(Protocol):
         """Bodies with after < data_id < before that have shards here, in order."""
         ...
 
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """Rows behind that one that some drives missed, and a bitmap of these."""
+        ...
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """Which drives missed these rows, as a bitmap, where there are any."""
+        ...
+
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """Bodies whose grace is over."""
+        ...
+
+    def due_notes(self, kind: int, now_ms: int, limit: int) -> list[bytes]:
+        """Notes of a kind whose time has come, the oldest first, at most limit, as stored."""
         ...
 
     def count(self, table: str) -> int:

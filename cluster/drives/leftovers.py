@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.row_cache import Row
@@ -23,13 +24,14 @@ class Leftovers:
         self,
         commits: GroupCommit,
         reads: GroupRead,
+        notes: AwayNotes,
         *,
         now_ms: Callable[[], int],
         grace_ms: int,
         forget: Callable[[RowKey], None],
         with_body: WithBody,
     ) -> None:
-        self._commits, self._reads = commits, reads
+        self._commits, self._reads, self._notes = commits, reads, notes
         self._now_ms, self._grace_ms = now_ms, grace_ms
         self._forget, self._with_body = forget, with_body
 
@@ -47,7 +49,7 @@ class Leftovers:
                 if body in row.bodies or upload in still_open:
                     self._commits.batch.drop_bodies.add(rowid)
                 else:
-                    self._collect_list(rowid, referred)
+                    self._collect_list(rowid, referred, key, upload)
         for upload in row.closed:
             if upload not in still_open:  # what closed it was not buried
                 self._close_upload(key, upload, row, state)
@@ -61,10 +63,14 @@ class Leftovers:
         if data:
             self._commits.touch()
 
-    def _collect_list(self, rowid: int, referred: frozenset[DataId]) -> None:
+    def _collect_list(
+        self, rowid: int, referred: frozenset[DataId], key: RowKey, upload: UploadId | None
+    ) -> None:
         def landed(data: bytes | None, _: str) -> None:
             if data is not None:
-                self.discard({part.data_id for part in decode_parts(data)} - referred)
+                parts = decode_parts(data)
+                self.discard({part.data_id for part in parts} - referred)
+                self._notes.on_superfluous(key, parts, referred, upload)
             self._commits.batch.drop_bodies.add(rowid)
             self._commits.touch()
 
@@ -86,6 +92,8 @@ class Leftovers:
                     continue
                 data = set(record_data(part)).union(*(applied.removed for applied in part.ring))
                 self.discard(data - referred)
+                parts = [part for version in part.versions for part in version.parts]
+                self._notes.on_superfluous(found.row, parts, referred, upload)
                 self._commits.batch.heads[found.row] = None
                 self._forget(found.row)
                 self._commits.touch()

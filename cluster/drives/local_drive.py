@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
     STAGING,
@@ -43,6 +44,7 @@ from cluster.drives.upkeep import Upkeep
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import ClusterId, DataId, DriveId
 from cluster.register.acceptor import Acceptor, Limits
+from cluster.register.away import Note
 from cluster.register.messages import Failed, NotVoting, Request
 from cluster.runtime import Runtime
 
@@ -174,6 +176,11 @@ class LocalDrive:
         """The layout that the drive keeps."""
         return self._registers.layout
 
+    @property
+    def notes(self) -> AwayNotes:
+        """What the drive knows of bodies in other sets than their registers."""
+        return self._registers.notes
+
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
         if self._state in ANSWERING:
@@ -217,6 +224,12 @@ class LocalDrive:
     def _check_readable(self) -> None:
         if self._state not in ANSWERING:
             raise DriveError(self.reason)
+
+    async def look(self, notes: Sequence[Note]) -> None:
+        """See Drive."""
+        if self._state not in ANSWERING:
+            raise DriveError(self.reason)
+        await self.notes.add_looks(notes)
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""

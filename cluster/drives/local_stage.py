@@ -119,7 +119,7 @@ class LocalStage:
             body = b"".join(self._buffered)
             row = ShardRow(
                 data_id=header.data_id, position=header.position, owner=header.owner,
-                payload_bytes=len(body), digests=digests,
+                payload_bytes=len(body), digests=digests, home=header.home,
             )  # fmt: skip
             await self._commit(row, body)
             return
@@ -129,7 +129,7 @@ class LocalStage:
         await self._file(lambda: writer.finish(digests))
         row = ShardRow(
             data_id=header.data_id, position=header.position, owner=header.owner,
-            payload_bytes=writer.payload_bytes,
+            payload_bytes=writer.payload_bytes, home=header.home,
         )  # fmt: skip
         await self._commit(row, None)
 

@@ -10,6 +10,7 @@ from functools import partial
 import attrs
 import trio
 
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
     STAGING,
@@ -34,6 +35,7 @@ from cluster.drives.shard_rows import ShardRows
 from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.ids import DataId, DriveId
 from cluster.register.acceptor import Acceptor, Limits
+from cluster.register.away import Note
 from cluster.register.messages import Failed, Reply, Request
 from cluster.runtime import Runtime
 
@@ -205,6 +207,11 @@ class MemoryDrive:
         """The layout that the drive keeps."""
         return self._registers.layout
 
+    @property
+    def notes(self) -> AwayNotes:
+        """What the drive knows of bodies in other sets than their registers."""
+        return self._registers.notes
+
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
         if self.faults.hung or self._state is DriveState.MISSING:
@@ -244,7 +251,7 @@ class MemoryDrive:
             self.platter.unsynced.add(key)
         row = ShardRow(
             data_id=header.data_id, position=header.position, owner=header.owner,
-            payload_bytes=sum(len(payload) for payload, _ in shard.blocks),
+            payload_bytes=sum(len(payload) for payload, _ in shard.blocks), home=header.home,
         )  # fmt: skip
         try:
             await self._rows.add(row, None)
@@ -296,6 +303,14 @@ class MemoryDrive:
         row = self.platter.index.shard(data_id, position)
         is_here = row is not None and self.platter.holds(data_id, position)
         return row.payload_bytes if row is not None and is_here else None
+
+    async def look(self, notes: Sequence[Note]) -> None:
+        """See Drive."""
+        if self.faults.hung or self._state is DriveState.MISSING:
+            await trio.sleep_forever()
+        if self._state not in ANSWERING:
+            raise DriveError(self.reason)
+        await self.notes.add_looks(notes)
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive."""

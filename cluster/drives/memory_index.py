@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from cluster.drives.index_rows import Batch, HeadRow, ShardRow, unpack_control
+from cluster.drives.index_rows import Batch, HeadRow, NoteKind, NoteRow, ShardRow, unpack_control
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.anti_entropy import ShardOf
 from cluster.register.messages import CHOSEN, ScanRow
+
+MAX_POSITIONS = 32  # of a set
 
 
 @attrs.define
@@ -22,6 +24,7 @@ class MemoryIndex:
     heal: dict[tuple[DataId, int], tuple[RowKey, str]] = attrs.field(factory=dict)
     hints: dict[RowKey, int] = attrs.field(factory=dict)
     trash: dict[DataId, int] = attrs.field(factory=dict)
+    notes: dict[tuple[int, DataId], NoteRow] = attrs.field(factory=dict)
     ctl: dict[str, bytes] = attrs.field(factory=dict)
     _keys: list[RowKey] = attrs.field(factory=list)  # of rows, in order
     _bodies: dict[int, bytes] = attrs.field(factory=dict)
@@ -45,9 +48,15 @@ class MemoryIndex:
             (self._open_uploads.add if is_open else self._open_uploads.discard)(row)
         self._apply_shards(batch)
         self.hints |= batch.hints
+        for row in [row for row, missed in batch.hints.items() if not missed]:
+            del self.hints[row]
         self.trash = batch.trash | self.trash
         for data_id in batch.drop_trash:
             self.trash.pop(data_id, None)
+            for position in range(MAX_POSITIONS):
+                self.heal.pop((data_id, position), None)
+            self.notes.pop((NoteKind.LOOK, data_id), None)
+        self._apply_notes(batch)
         self._fences |= batch.fences
         self.ctl |= batch.ctl
 
@@ -75,7 +84,26 @@ class MemoryIndex:
             else:
                 self.heal[key] = why
 
+    def _apply_notes(self, batch: Batch) -> None:
+        for key, (was, row) in batch.settled.items():
+            if key in self.notes and self.notes[key].packed == was:
+                del self.notes[key]
+                if row is not None:
+                    self.notes[key] = row
+        for key, row in batch.notes.items():
+            if key not in self.notes or row.rank >= self.notes[key].rank:
+                self.notes[key] = row
+
     # -- reading
+
+    def due_notes(self, kind: int, now_ms: int, limit: int) -> list[bytes]:
+        """See IndexReads."""
+        due = sorted(
+            (row.due_ms, key[1], row.packed)
+            for key, row in self.notes.items()
+            if key[0] == kind and row.due_ms <= now_ms
+        )
+        return [packed for _, _, packed in due[:limit]]
 
     def heads(self, rows: Sequence[RowKey]) -> dict[RowKey, HeadRow | None]:
         """See IndexReads."""
@@ -135,8 +163,20 @@ class MemoryIndex:
 
     def bodies_between(self, after: DataId, before: DataId, limit: int) -> list[ShardOf]:
         """See IndexReads."""
-        found = {d: shard.owner for (d, _), shard in self.shards.items() if after < d < before}
+        found = {
+            data_id: shard.owner
+            for (data_id, _), shard in self.shards.items()
+            if after < data_id < before and (NoteKind.LOOK, data_id) not in self.notes
+        }
         return [ShardOf(*item) for item in sorted(found.items())[:limit]]
+
+    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+        """See IndexReads."""
+        return sorted(item for item in self.hints.items() if item[0] > after)[:limit]
+
+    def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
+        """See IndexReads."""
+        return {row: self.hints[row] for row in rows if row in self.hints}
 
     def due_trash(self, now_ms: int, limit: int) -> list[DataId]:
         """See IndexReads."""

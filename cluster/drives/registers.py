@@ -12,6 +12,7 @@ from functools import partial
 import attrs
 
 from cluster.drives.anti_entropy import AntiEntropy
+from cluster.drives.away_notes import AwayNotes
 from cluster.drives.dead_buckets import DeadBuckets
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
@@ -78,9 +79,11 @@ class Registers:
         self.layout = KeptLayout(acceptor.control, commits, on_layout)
         self._scans = Scans(acceptor, reads, self.cached)
         self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
+        self.notes = AwayNotes(acceptor, commits, reads, now_ms=now_ms, grace_ms=grace_ms)
         self._leftovers = Leftovers(
             commits,
             reads,
+            self.notes,
             now_ms=now_ms,
             grace_ms=grace_ms,
             forget=self._cache.drop,
@@ -92,6 +95,7 @@ class Registers:
             reads,
             forget=self._cache.drop,
             discard=self._leftovers.discard,
+            notes=self.notes,
         )
         commits.on_durable = self._trim
         reads.set_row_sink(self._loaded)
@@ -296,6 +300,7 @@ class Registers:
                 self._next_body += 1
         # What the states between removed, when this drive has missed some, only their ring remembers.
         row.missed = row.missed or write.missed
+        self.notes.on_write(key, row.register, state, write.register.ballot)
         row.register = write.register
         row.seq = commits.seq
         row.superseded += write.superseded
@@ -362,6 +367,7 @@ class Registers:
         batch.heads[key] = None
         batch.chosen.discard(key)
         batch.uploads[key] = False
+        batch.hints[key] = 0
         for rowid in row.bodies.values():
             if batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)

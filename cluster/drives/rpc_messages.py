@@ -23,6 +23,7 @@ from cluster.drives.drive import (
 from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.membership.messages import MAX_HEARTBEAT_BYTES
+from cluster.register.away import Note
 from cluster.transport.framing import MAX_MESSAGE
 from cluster.transport.register_codec import MAX_ROW, ReplyTwin, RequestTwin
 from cluster.wire import (
@@ -71,6 +72,7 @@ class Shard(Wire, frozen=True):
     m: Annotated[int, msgspec.Meta(ge=0, le=31)]
     block: Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK)]
     codec: Annotated[str, msgspec.Meta(max_length=24)]
+    home: Uint32 | None = None
 
     @property
     def header(self) -> ShardHeader:
@@ -79,7 +81,7 @@ class Shard(Wire, frozen=True):
             raise WireError(f"position {self.position} of {self.k}+{self.m}")
         return ShardHeader(
             data_id=DataId(self.data_id), owner=RowKey(self.owner), position=self.position,
-            k=self.k, m=self.m, block=self.block, codec=self.codec,
+            k=self.k, m=self.m, block=self.block, codec=self.codec, home=self.home,
         )  # fmt: skip
 
 
@@ -108,7 +110,8 @@ def cut_blocks(
 def pack_shard(header: ShardHeader) -> Shard:
     """As it is sent."""
     return Shard(
-        header.data_id, header.owner, header.position, header.k, header.m, header.block, header.codec
+        header.data_id, header.owner, header.position, header.k, header.m, header.block, header.codec,
+        header.home,
     )  # fmt: skip
 
 
@@ -191,6 +194,13 @@ class Forget(Wire, frozen=True, tag=9):
     """These system documents have changed: what is kept of them is to be asked for again. Answered by Noted."""
 
     names: Annotated[tuple[_Name, ...], msgspec.Meta(min_length=1, max_length=MAX_NAMES)]
+
+
+class Look(Wire, frozen=True, tag=11):
+    """Take note of bodies whose registers are to be asked. Answered by Stored, when that is durable."""
+
+    drive: Bytes16
+    notes: Annotated[tuple[Note, ...], msgspec.Meta(min_length=1, max_length=256)]
 
 
 class StageBlocks(Wire, frozen=True, tag=1):
@@ -339,6 +349,7 @@ RequestWord = (
     | Ping
     | Forget
     | Gossip
+    | Look
 )
 StageWord = StageBlocks | StageClose
 ReplyWord = (

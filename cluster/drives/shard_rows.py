@@ -60,6 +60,8 @@ class ShardRows:
             batch.bodies[rowid] = body
             row = attrs.evolve(row, body=rowid)
         batch.shards.append(row)
+        if row.home is not None:
+            self._registers.notes.on_staged(row, row.home)
         batch.heal[row.data_id, row.position] = None
         seq = commits.seq
         commits.touch()

@@ -1,7 +1,7 @@
 """What a drive knows that it lacks: rows that are corrupt, and rows of which it missed a chosen state. Pure.
 
-Bounded, and in memory alone: a corrupt row is found again whenever it is read, and what was missed stands as a hint on
-those who did not miss it. A drive that comes back after a while is compared row by row.
+Bounded, and in memory alone: a corrupt row is found again whenever it is read, and what was missed stands as a durable
+hint on those who did not miss it.
 """
 
 from cluster.clock import Ballot

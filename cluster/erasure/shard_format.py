@@ -52,6 +52,8 @@ class ShardHeader:
     m: int
     block: int
     codec: str
+    # Set of the owner's register, where the body lies in another: the drive has to ask there. Told when a shard is written.
+    home: int | None = None
 
 
 def pack_header(header: ShardHeader, cluster: ClusterId) -> bytes:

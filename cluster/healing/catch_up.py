@@ -1,10 +1,13 @@
-"""A drive that voted all along, and missed something: it says what it wants, and gets it."""
+"""A drive that voted all along, and missed something: others tell it what, it says what it wants, and gets it."""
+
+from collections.abc import Sequence
 
 import attrs
 
 from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each
-from cluster.register.anti_entropy import Want
+from cluster.ids import DriveId, RowKey
+from cluster.register.anti_entropy import DropHints, Have, Held, HintPage, Hints, RowAt, Want
 
 
 @attrs.frozen
@@ -28,3 +31,48 @@ async def catch_up(copier: Copier, drive: Drive) -> CaughtUp:
 
     left = await for_each(wants.rows, copier.settings.at_once, bring)
     return CaughtUp(len(wants.rows) - left, left)
+
+
+async def pass_hints(
+    copier: Copier, drive: Drive, peers: Sequence[Drive], cursors: dict[DriveId, RowKey]
+) -> int:
+    """Tell a drive what its peers know that it missed, one page of each. How many rows it lacked.
+
+    What it lacks it wants from then on; what it has is forgotten by the peer. `cursors` is where to go on with each for this drive, as it
+    was left; a peer that is through begins again. The hints of n - Qw + 1 peers hold all that was ever learnt as chosen.
+    """
+    members = copier.table.members_of(copier.set_id)
+    position = next(
+        (i for i, one in enumerate(members.drives) if one.drive_id == drive.drive_id), None
+    )
+    if position is None:
+        return 0
+    epoch, lacked = members.epoch, 0
+    for peer in peers:
+        after = cursors.get(peer.drive_id, RowKey(b""))
+        asked = Hints(position=position, after=after, limit=copier.settings.rows, epoch=epoch)
+        page = await copier.ask(peer, asked)
+        if not isinstance(page, HintPage):
+            continue
+        has = await _confront(copier, drive, page.rows, epoch)
+        if has is None:
+            return lacked  # the drive does not answer
+        lacked += len(page.rows) - len(has)
+        if has:
+            drop = DropHints(position=position, places=len(members.drives), rows=has, epoch=epoch)
+            await copier.ask(peer, drop)
+        cursors[peer.drive_id] = page.next or RowKey(b"")
+    return lacked
+
+
+async def _confront(
+    copier: Copier, drive: Drive, rows: Sequence[RowAt], epoch: int
+) -> list[RowAt] | None:
+    """Which of these the drive holds, or something newer; None: it does not say."""
+    if not rows:
+        return []
+    held = await copier.ask(drive, Have(rows=rows, epoch=epoch))
+    if not isinstance(held, Held) or len(held.ballots) != len(rows):
+        return None
+    answers = zip(rows, held.ballots, strict=True)
+    return [row for row, ballot in answers if ballot is not None and ballot >= row.ballot]

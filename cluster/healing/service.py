@@ -11,7 +11,7 @@ import trio
 from cluster.drives.drive import ANSWERING, VOTING, Drive
 from cluster.drives.roster import Roster
 from cluster.errors import ClusterError
-from cluster.healing.catch_up import catch_up
+from cluster.healing.catch_up import catch_up, pass_hints
 from cluster.healing.copying import Copier
 from cluster.healing.orphans import collect_orphans
 from cluster.healing.purge import purge
@@ -50,6 +50,7 @@ class Healing:
         self._own, self._settings = own, settings
         self.steward = Steward(me, agreement, table, roster, view, settings)
         self._purged_to: dict[int, RowKey | None] = {}
+        self._hinted_to: dict[tuple[DriveId, int], dict[DriveId, RowKey]] = {}
         self._looked_to: dict[tuple[DriveId, int], DataId | None] = {}
 
     async def run(self) -> None:
@@ -76,7 +77,12 @@ class Healing:
     async def _catch_up(self) -> None:
         for set_id, drive in self._sets():
             if drive.state in VOTING:
-                await catch_up(Copier(self._table, set_id, self._settings), drive)
+                copier = Copier(self._table, set_id, self._settings)
+                members = self._table.members_of(set_id).drives
+                peers = [d for d in members if d.drive_id != drive.drive_id and d.state in VOTING]
+                cursors = self._hinted_to.setdefault((drive.drive_id, set_id), {})
+                await pass_hints(copier, drive, peers, cursors)
+                await catch_up(copier, drive)
 
     async def _forget(self) -> None:
         layout = self._agreement.current

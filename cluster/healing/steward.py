@@ -122,18 +122,16 @@ class Steward:
     # -- the system set
 
     async def _carry_system_on(self, layout: Layout) -> None:
+        old, new, step = layout.system_seats, layout.system_next, turn_system
         if layout.system_previous:
-            evidence = Evidence(epochs=await self._epochs(layout), gone=self.gone)
-            await self._agreement.propose(self._table, lambda now: settle_system(now, evidence))
-            return
-        old = layout.system_seats
+            old, new, step = layout.system_previous, layout.system, settle_system
         synced: dict[DriveId, set[DriveId]] = {}
-        for seat in layout.system_next:
-            if seat not in old:
+        for seat in new:
+            if step is settle_system or seat not in old:
                 drive = self._roster.drive(seat)
                 synced[seat.drive] = await self._sync(SYSTEM, drive, old, layout.system_since)
         evidence = Evidence(epochs=await self._epochs(layout), synced=synced, gone=self.gone)
-        await self._agreement.propose(self._table, lambda now: turn_system(now, evidence))
+        await self._agreement.propose(self._table, lambda now: step(now, evidence))
 
     # -- evidence
 

@@ -4,14 +4,16 @@ A drive that rebuilds itself holds nothing, and the one before it may have been 
 the highest ballot of every row from a read quorum of the others, chosen or not: every accept quorum of an earlier epoch
 had Qw - 1 of these, which meets Qr of them, and a value that only the lost drive and they had accepted was chosen all the
 same. Its sources serve the epoch in which it came, and refuse accepts of earlier ones (PROTOCOL 1.11). The highest floor and
-all fences come along. Rows whose copy at a source is corrupt are repaired there first: they are not absent.
+all fences come along, and the sources' ceilings as a floor: what the lost drive promised is forgotten, and a
+proposal that was prepared with its promise, and accepted by few, would outrank a value that the new drive helped to choose
+at a lower ballot. With the ceilings of Qw drives, one of which gave that promise too, it refuses such a ballot. Rows whose copy at a source is corrupt are repaired there first: they are not absent.
 """
 
 from collections.abc import Sequence
 
 import attrs
 
-from cluster.clock import BALLOT_ZERO, Ballot
+from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each, make_install
 from cluster.healing.settings import span_of
@@ -39,7 +41,8 @@ async def sync(
 ) -> None:
     """At most so many pages, source after source. `progress.synced` says what is complete.
 
-    The sources are other voting drives of the set, or the one that had the place before; more than Qr do not harm.
+    The sources are other voting drives of the set, and the one that had the place before. Rows need Qr of them; the
+    floor Qw, or all that are not gone for good.
     """
     for source in sources:
         if source.drive_id in progress.synced:
@@ -61,7 +64,7 @@ async def _take_page(copier: Copier, drive: Drive, source: Drive, progress: Prog
     if found is None:
         return False
     page, version, epoch = found
-    if not await _take_fences(copier, drive, page, progress, epoch):
+    if not await _take_fences(copier, drive, page, progress, epoch, is_first=is_first):
         return False
 
     async def take(row: SyncRow) -> bool:
@@ -96,13 +99,14 @@ async def _pull(
 
 
 async def _take_fences(
-    copier: Copier, drive: Drive, page: SyncPage, progress: Progress, epoch: int
+    copier: Copier, drive: Drive, page: SyncPage, progress: Progress, epoch: int, *, is_first: bool
 ) -> bool:
-    if page.gc_floor > progress.floor:
-        reply = await copier.ask(drive, RaiseFloor(floor=page.gc_floor, epoch=epoch))
+    floor = max(page.gc_floor, floor_at(page.ceiling_ms)) if is_first else page.gc_floor
+    if floor > progress.floor:
+        reply = await copier.ask(drive, RaiseFloor(floor=floor, epoch=epoch))
         if not isinstance(reply, Done):
             return False
-        progress.floor = page.gc_floor
+        progress.floor = floor
     for bucket, bucket_epoch, dead in page.fences:
         fence = Fence(bucket=bucket, bucket_epoch=bucket_epoch, dead=dead)
         if not isinstance(await copier.ask(drive, fence), Done):

@@ -89,7 +89,8 @@ class Round:
             return True
         self._late = False
         self.deadline = trio.current_time() + seconds
-        self._watch.add(self)
+        if not self._watch.add(self):
+            return False
         self._task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -112,11 +113,15 @@ class Watch:
         self._rounds: dict[Round, None] = {}
         self._later: deque[tuple[float, Callable[[], None]]] = deque()
         self._wanted = trio.Event()
+        self._is_over = False
 
-    def add(self, waiting: Round) -> None:
-        """Watch a round until it is discarded."""
+    def add(self, waiting: Round) -> bool:
+        """Watch a round until it is discarded; False: nobody keeps deadlines any more."""
+        if self._is_over:
+            return False
         self._wanted.set()
         self._rounds[waiting] = None
+        return True
 
     def discard(self, waiting: Round) -> None:
         """The round is over."""
@@ -128,7 +133,18 @@ class Watch:
         self._later.append((trio.current_time() + seconds, call))
 
     async def run(self) -> None:
-        """Look at every round each tick; sleep for good while there is none."""
+        """Look at every round each tick; sleep for good while there is none.
+
+        With the watch all rounds end: those of commits that have begun are shielded, and would keep a node from stopping.
+        """
+        try:
+            await self._run()
+        finally:
+            self._is_over = True
+            for waiting in list(self._rounds):
+                waiting.expire()
+
+    async def _run(self) -> None:
         while True:
             if not self._rounds and not self._later:
                 self._wanted = trio.Event()

@@ -68,12 +68,12 @@ class ChunkRead:
         self._scopes: list[trio.CancelScope] = []
 
     def _by_nearness(self) -> list[int]:
-        now, staged = trio.current_time(), self._piece.part.staged
-        drives, is_slow = self._drives, self._times.is_slow
-        ranked = [
-            (not staged >> p & 1, is_slow(drives[p].drive_id, now), p)
-            for p in order(drives, range(len(drives)))
-        ]
+        staged, drives, times = self._piece.part.staged, self._drives, self._times
+        nearest = order(drives, range(len(drives)))
+        if times.are_alike and staged == (1 << len(drives)) - 1:
+            return list(nearest)
+        now = trio.current_time()
+        ranked = [(not staged >> p & 1, times.is_slow(drives[p].drive_id, now), p) for p in nearest]
         ranked.sort(key=itemgetter(0, 1))
         return [p for _, _, p in ranked]
 

@@ -33,7 +33,7 @@ async def delete_object(
         if not error.absent:
             raise
         return None
-    return _removed(done, mutation.version_id)
+    return removed(done, mutation.version_id)
 
 
 async def _insert_marker(
@@ -53,6 +53,7 @@ async def _insert_marker(
     return committed_version(done, marker, named=named)
 
 
-def _removed(done: Committed, version_id: bytes | None) -> Version | None:
+def removed(done: Committed, version_id: bytes | None) -> Version | None:
     """What a deletion took away; None: nothing, or a repeated proposal found itself applied."""
-    return find_version(done.base, version_id) if done.wrote else None
+    is_own = done.wrote and done.base is not done.state
+    return find_version(done.base, version_id) if is_own else None

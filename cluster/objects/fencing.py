@@ -12,6 +12,7 @@ from cluster.errors import QuorumError
 from cluster.ids import DataId, DriveId
 from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
+from cluster.register.away import Note
 from cluster.register.messages import Done, Fence, NotVoting, Reply, Request
 
 FENCE_SECONDS = 5.0
@@ -79,6 +80,10 @@ class _Unfenced:
         raise DriveError("not fenced")
 
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
+        """Never asked."""
+        raise DriveError("not fenced")
+
+    async def look(self, notes: Sequence[Note]) -> None:
         """Never asked."""
         raise DriveError("not fenced")
 

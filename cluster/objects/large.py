@@ -88,6 +88,7 @@ class _Body:
         self._header = ShardHeader(
             data_id=context.draw_data_id(), owner=owner_row(ref.row), position=0, k=k,
             m=layout.n - k, block=layout.block, codec=layout.codec,
+            home=None if target.set_id == ref.set_id else ref.set_id,
         )  # fmt: skip
         self._codec = codec_for(k, layout.n - k, layout.codec)
         self._stripe = k * layout.block

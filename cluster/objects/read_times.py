@@ -35,6 +35,7 @@ class ReadTimes:
         self._fresh = 0  # answers since the percentiles were computed
         self._median = 0.0
         self._drives: dict[DriveId, _Drive] = {}
+        self._slow: set[DriveId] = set()
         self.delay = max(_FIRST_DELAY, least_seconds)  # after which a read is late
         self.started = self.doubled = 0
 
@@ -65,19 +66,23 @@ class ReadTimes:
     def _note(self, drive: DriveId, seconds: float, now: float) -> None:
         known = self._drives.get(drive)
         if known is None:
-            self._drives[drive] = _Drive(seconds, now)
+            known = self._drives[drive] = _Drive(seconds, now)
         else:
             known.mean += (seconds - known.mean) * _WEIGHT
             known.since = now
+        if self._median and known.mean > max(_SLOW_FACTOR * self._median, _SLOW_SECONDS):
+            self._slow.add(drive)
+        else:
+            self._slow.discard(drive)
+
+    @property
+    def are_alike(self) -> bool:
+        """Whether no drive has been slow."""
+        return not self._slow
 
     def is_slow(self, drive: DriveId, now: float) -> bool:
         """Whether others are to be read from first."""
-        known = self._drives.get(drive)
-        if not self._median or known is None:
-            return False
-        if known.mean <= max(_SLOW_FACTOR * self._median, _SLOW_SECONDS):
-            return False
-        return now - known.since <= _FORGOTTEN_SECONDS
+        return drive in self._slow and now - self._drives[drive].since <= _FORGOTTEN_SECONDS
 
     def try_double(self) -> bool:
         """Take a read out of the budget for doubling a late one; False: it is used up."""

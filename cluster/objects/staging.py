@@ -103,7 +103,7 @@ class Staging:
                 continue
             own = ShardHeader(
                 data_id=header.data_id, owner=header.owner, position=position, k=header.k,
-                m=header.m, block=header.block, codec=header.codec,
+                m=header.m, block=header.block, codec=header.codec, home=header.home,
             )  # fmt: skip
             try:
                 stage = drive.open_stage(own, size_hint)

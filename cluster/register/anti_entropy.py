@@ -93,6 +93,26 @@ class RaiseFloor:
 
 
 @attrs.frozen(kw_only=True)
+class Hints:
+    """Which rows, of at most `limit` behind `after`, do you know to be chosen and missed by the drive at `position`?"""
+
+    position: int  # in the order of the drives that take part
+    after: RowKey
+    limit: int
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class DropHints:
+    """The drive at `position` (of `places`) holds these rows at these ballots, or above: forget that it missed them."""
+
+    position: int
+    places: int
+    rows: Sequence[RowAt]
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
 class Unreferenced:
     """Which bodies do you hold shards of, drawn in after < data_id < before, that no chosen state of yours refers to?
 
@@ -149,6 +169,7 @@ class SyncPage:
     rows: Sequence[SyncRow]
     next: RowKey | None
     gc_floor: Ballot
+    ceiling_ms: int  # whatever the drive has promised or accepted under earlier layouts has at most this hybrid time
     fences: Sequence[FenceAt]
 
 
@@ -165,6 +186,14 @@ class Wants:
 
     rows: Sequence[Want]
     version: int
+
+
+@attrs.frozen
+class HintPage:
+    """Answer to Hints. `next`: ask again after that; None: there are no more."""
+
+    rows: Sequence[RowAt]
+    next: RowKey | None
 
 
 class ShardOf(NamedTuple):

@@ -33,6 +33,12 @@ def part_row(bucket: BucketId, upload: UploadId, number: int, key: bytes = b"") 
     return RowKey(bucket + _PART + upload + number.to_bytes(2, "big") + key)
 
 
+def part_upload(row: RowKey) -> UploadId:
+    """The upload of a part register's name."""
+    assert row[16:17] == _PART
+    return UploadId(row[17:33])
+
+
 def part_number(row: RowKey) -> int:
     """The part number of a part register's name."""
     assert row[16:17] == _PART

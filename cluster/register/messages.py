@@ -16,8 +16,11 @@ from cluster.ids import BucketId, RowKey
 from cluster.register.anti_entropy import (
     Changed,
     Discard,
+    DropHints,
     Have,
     Held,
+    HintPage,
+    Hints,
     Install,
     Purge,
     RaiseFloor,
@@ -143,6 +146,8 @@ Request = (
     | RaiseFloor
     | Unreferenced
     | Discard
+    | Hints
+    | DropHints
 )
 
 
@@ -233,7 +238,7 @@ class Page:
 
 @attrs.frozen
 class Done:
-    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, and to an Install that says nothing new or was carried out."""
+    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, DropHints, and to an Install that says nothing new or was carried out."""
 
 
 @attrs.frozen
@@ -278,6 +283,7 @@ Reply = (
     | SyncPage
     | Wants
     | ShardPage
+    | HintPage
     | Changed
     | Done
     | NotVoting

@@ -3,7 +3,8 @@
 A drive that takes over a position goes through three layouts. It comes without a vote; it takes the rows of Qr other
 drives that have adopted that epoch; then it votes, but only after Qw of the drives that voted before it came hold that
 epoch: else a coordinator on the far side of a partition could still read Qr of them and miss what was written with the
-new one's vote (PROTOCOL 1.11, activation rule). Only drives that *voted* then are counted: of drives that were
+new one's vote (PROTOCOL 1.11, activation rule). And it has to know how far Qw of these had promised: what its predecessor
+promised is lost, and a proposal that lives of that promise would outrank what the new drive helps to choose. Only drives that *voted* then are counted: of drives that were
 rebuilding themselves no old coordinator needs an answer, so that theirs proves nothing.
 """
 
@@ -214,6 +215,13 @@ def activate(layout: Layout, place: Place, evidence: Evidence) -> Layout:
             f"{place} has the rows of {len(synced)} other drives and needs those of {quorum.read}: wait for its sync"
         )
     voted = _voters_before(layout, place)
+    fenced = voted.intersection(synced)
+    others = {p.drive for p in _others(layout, place) if p.voting}
+    if len(fenced) < quorum.accept and not (voted | others) - set(synced) <= set(evidence.gone):
+        raise NotSyncedError(
+            f"{place} knows how far {len(fenced)} of the drives have promised that voted with the one before it, and needs "
+            f"{quorum.accept}, or all that are not gone: bring their nodes back, or vouch that they are gone"
+        )
     hold = sum(evidence.holds(drive, old.vote_since) for drive in voted)
     if hold < quorum.accept:
         raise NotAdoptedError(

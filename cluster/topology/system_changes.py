@@ -2,11 +2,14 @@
 
     e+1  N learns:  an ACCEPT needs O and N, a read O       begin
     e+2  N leads:   an ACCEPT needs O and N, a read N       turn: N has learnt, Qw of O hold e+1
-    e+3  N alone                                            settle: Qw of O hold e+2
+    e+3  N alone                                            settle: N knows how far Qw of O, holding e+2, had promised
 
 PROTOCOL.md section 2 drops O with e+2. Then a coordinator that is still at e+1 reads O, or the one drive of it, while
 another at e+2 writes to N without it: the two do not meet. With the joint quorum in force for an epoch more, the reads
 of each epoch meet the accepts of its neighbours, and old epochs are fenced by those who hold the newer one.
+
+A proposal that was prepared by O alone, and accepted by few, must not outrank what N alone chooses at a lower ballot later:
+so every drive of N takes the ceilings of Qw of O as a floor before O is let go (the same as for a drive that is replaced).
 """
 
 from collections import Counter
@@ -104,13 +107,32 @@ def turn_system(layout: Layout, evidence: Evidence) -> Layout:
 
 
 def settle_system(layout: Layout, evidence: Evidence) -> Layout:
-    """Third epoch: the new drives alone. Raises NotAdoptedError, NotThisStepError."""
+    """Third epoch: the new drives alone. Raises NotAdoptedError, NotSyncedError, NotThisStepError."""
     if not layout.system_previous:
         raise NotThisStepError(
             "the system set was not turned over to new drives: begin, and turn it first"
         )
     _refuse_unadopted(layout.system_previous, layout.system_since, evidence)
+    _refuse_unfenced(layout, evidence)
     return replace(layout, epoch=layout.epoch + 1, system_previous=(), system_since=0)
+
+
+def _refuse_unfenced(layout: Layout, evidence: Evidence) -> None:
+    old = {seat.drive for seat in layout.system_previous}
+    needed = Quorum(len(old)).accept
+    left = [seat for seat in layout.system if seat.drive not in evidence.gone]
+    if len(left) < Quorum(len(layout.system)).accept:
+        left = list(layout.system)  # such a set could decide nothing
+    for seat in left:  # who died in its new office will never vote
+        heard = {seat.drive, *evidence.synced.get(seat.drive, ())}
+        fenced = {
+            drive for drive in old & heard if evidence.epochs.get(drive, 0) >= layout.system_since
+        }
+        if len(fenced) < needed and not old - fenced <= set(evidence.gone):
+            raise NotSyncedError(
+                f"drive {seat.drive.hex()} knows how far {len(fenced)} of the old system drives have promised, and needs "
+                f"{needed}, or all that are not gone: bring their nodes back, or vouch that they are gone"
+            )
 
 
 def _refuse_unadopted(old: Collection[Seat], epoch: int, evidence: Evidence) -> None:

@@ -16,9 +16,12 @@ from cluster.clock import MAX_LOGICAL, MAX_PROPOSER, Ballot
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register import anti_entropy, messages
 from cluster.register.anti_entropy import (
+    DropHints,
     FenceAt,
     Have,
     Held,
+    HintPage,
+    Hints,
     Install,
     Purge,
     RowAt,
@@ -45,6 +48,7 @@ from cluster.wire import MAX_HLC, Bytes16, Wire, WireError
 
 MAX_ROW = 16 + 1 + 16 + 2 + 1024  # a part's register: bucket, kind, upload, number, key
 MAX_PAGE_ROWS = 10_000
+MAX_PLACES = 32  # drives that take part in a register
 MAX_NAMED_ROWS = 1024  # of one Have or Purge
 MAX_SYNC_BYTES = 4 << 20  # of one page; a row that is larger alone comes with the bodies that fit
 BALLOT_BYTES = 16  # packed
@@ -72,6 +76,8 @@ _REQUESTS: dict[int, type] = {
     14: anti_entropy.RaiseFloor,
     15: anti_entropy.Unreferenced,
     16: anti_entropy.Discard,
+    17: anti_entropy.Hints,
+    18: anti_entropy.DropHints,
 }
 _REPLIES: dict[int, type] = {
     1: messages.Promise,
@@ -92,6 +98,7 @@ _REPLIES: dict[int, type] = {
     16: anti_entropy.Wants,
     17: anti_entropy.Changed,
     18: anti_entropy.ShardPage,
+    19: anti_entropy.HintPage,
 }
 
 
@@ -145,7 +152,7 @@ def pack_request(request: Request) -> Any:
 def pack_reply(reply: Reply) -> Any:
     """The twin of a reply."""
     values = _values(reply)
-    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage):
+    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage | HintPage):
         values = [tuple(value) if isinstance(value, list) else value for value in values]
     return _reply_twins[type(reply)](*values)
 
@@ -155,7 +162,11 @@ def unpack_request(twin: Any) -> Request:
     request: Request = _kinds[type(twin)](**_named(twin))
     for ballot in _ballots(request):
         _check_ballot(ballot)
-    if isinstance(request, Have | Purge):
+    if isinstance(request, Hints | DropHints) and not 0 <= request.position < MAX_PLACES:
+        raise WireError(f"no position {request.position}")
+    if isinstance(request, DropHints) and not 0 < request.places <= MAX_PLACES:
+        raise WireError(f"a set of {request.places} drives")
+    if isinstance(request, Have | Purge | DropHints):
         for named in request.rows:
             _check_row(named.row)
     elif hasattr(request, "row"):
@@ -178,7 +189,7 @@ def unpack_reply(twin: Any) -> Reply:
         _check_rows(reply.rows)
     if isinstance(reply, SyncPage):
         _check_sync(reply)
-    if isinstance(reply, Wants):
+    if isinstance(reply, Wants | HintPage):
         for want in reply.rows:
             _check_row(want.row)
     if isinstance(reply, ShardPage):
@@ -211,7 +222,7 @@ def _ballots(message: Request | Reply) -> list[Ballot]:
             found.append(ballot)
     if isinstance(message, Accept | Install):
         found += _state_ballots(message.state)
-    if isinstance(message, Have | Purge | Wants):
+    if isinstance(message, Have | Purge | DropHints | Wants | HintPage):
         found += [named.ballot for named in message.rows if named.ballot is not None]
     if isinstance(message, Held):
         found += [ballot for ballot in message.ballots if ballot is not None]

@@ -49,7 +49,7 @@ def _object(*actions: str, versioned: Sequence[str] = ()) -> _Row:
 def _copy(route: Route, headers: Headers) -> Sequence[Need]:
     text = headers.get(_SOURCE) or ""
     source = parse_source(text)
-    read = "s3:GetObjectVersion" if "?versionId=" in text else "s3:GetObject"
+    read = "s3:GetObject" if source.version_id is None else "s3:GetObjectVersion"
     return [
         Need(read, object_arn(source.bucket, source.key)),
         Need("s3:PutObject", object_arn(route.bucket or "", route.key or b"")),
@@ -72,6 +72,7 @@ NEEDS: Mapping[str, _Row] = {
     "GetBucketLocation": _bucket("s3:GetBucketLocation"),
     "GetBucketAcl": _bucket("s3:GetBucketAcl"),
     "GetBucketVersioning": _bucket("s3:GetBucketVersioning"),
+    "PutBucketVersioning": _bucket("s3:PutBucketVersioning"),
     "GetBucketAccelerateConfiguration": _bucket("s3:GetAccelerateConfiguration"),
     "GetBucketLogging": _bucket("s3:GetBucketLogging"),
     "GetBucketNotificationConfiguration": _bucket("s3:GetBucketNotification"),

@@ -1,5 +1,6 @@
 """What every drive promises about coming to hold what the others hold: have, purge, install, sync, and its own wants."""
 
+import attrs
 import pytest
 import trio
 
@@ -10,9 +11,12 @@ from cluster.register.acceptor import OP_TTL_MS
 from cluster.register.anti_entropy import (
     Changed,
     Discard,
+    DropHints,
     FenceAt,
     Have,
     Held,
+    HintPage,
+    Hints,
     Install,
     Purge,
     RaiseFloor,
@@ -33,6 +37,7 @@ from cluster.register.messages import (
     Body,
     Done,
     Fence,
+    Learn,
     Nack,
     NeedBodies,
     NotVoting,
@@ -352,7 +357,14 @@ async def test_floor_and_fences_come_along(bench):
             FenceAt(BucketId(DEAD[:16]), 3, True),
         ]
         assert (await expect(drive, prepare(floor, DEAD, bucket_epoch=3), Nack)).low >= floor
-        later = await expect(drive, sync(start=ROW), SyncPage)
+        other = object_row(BucketId(b"y" * 16), b"key")
+        for step, request in (
+            (3, prepare(at(bench, 3), other)),
+            (5, accept(at(bench, 5), live(at(bench, 5)), other)),
+        ):
+            await ask(drive, request)
+            later = await expect(drive, sync(start=ROW), SyncPage)
+            assert later.ceiling_ms >= at(bench, step).hlc
         assert later.gc_floor == floor
         assert later.fences == []
 
@@ -437,6 +449,36 @@ async def test_a_corrupt_row_is_repaired_above_what_it_can_have_held_and_not_abo
         await expect(drive, accept(at(bench, 7), live(at(bench, 7))), Accepted)
 
 
+# -- hints
+
+
+async def test_hints_are_durable_and_name_what_is_chosen(bench):
+    first, second = at(bench, 1), at(bench, 2)
+    hints = Hints(position=2, after=FIRST, limit=10, epoch=1)
+    async with bench.open() as drive:
+        for row in (ROW, OTHER):
+            await expect(drive, accept(first, live(first), row), Accepted)
+            await expect(drive, Learn(row=row, ballot=first, acceptors=0b011), Done)
+        await expect(drive, accept(second, live(second), DEAD), Accepted)
+        bench.crash()
+    async with bench.open() as drive:
+        page = await expect(drive, hints, HintPage)
+        assert page == HintPage([RowAt(ROW, first), RowAt(OTHER, first)], None)
+        assert (await expect(drive, attrs.evolve(hints, position=0), HintPage)).rows == []
+        part = await expect(drive, attrs.evolve(hints, limit=1), HintPage)
+        assert part == HintPage([RowAt(ROW, first)], ROW)
+        rest = await expect(drive, attrs.evolve(hints, after=ROW), HintPage)
+        assert rest.rows == [RowAt(OTHER, first)]
+        drop = DropHints(position=2, places=3, rows=[RowAt(ROW, first)], epoch=1)
+        await expect(drive, drop, Done)
+        later = at(bench, 4)
+        await expect(drive, accept(later, live(later), DEAD), Accepted)  # a later commit
+        assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
+        bench.crash()
+    async with bench.open() as drive:
+        assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
+
+
 # -- shards
 
 
@@ -497,6 +539,8 @@ async def test_another_layout_is_refused(bench):
             RaiseFloor(floor=ballot, epoch=2),
             unreferenced(epoch=2),
             Discard(data=[DataId(bytes(16))], epoch=2),
+            Hints(position=0, after=FIRST, limit=1, epoch=2),
+            DropHints(position=0, places=1, rows=[], epoch=2),
         ):
             assert await ask(drive, request) == StaleEpoch(1)
         assert await ask(drive, query()) == Value(BOTTOM)

@@ -3,9 +3,10 @@
 import pytest
 import trio
 
-from cluster.healing.catch_up import CaughtUp, catch_up
-from cluster.register.anti_entropy import Have, RowAt
-from cluster.register.messages import NotVoting, Value
+from cluster.healing.catch_up import CaughtUp, catch_up, pass_hints
+from cluster.ids import RowKey
+from cluster.register.anti_entropy import DropHints, Have, HintPage, Hints, RowAt
+from cluster.register.messages import Done, Learn, NotVoting, Value
 from tests.healing.world import world
 
 
@@ -69,3 +70,57 @@ async def test_a_drive_that_does_not_answer_is_left_alone(autojump_clock, kind):
         if kind == "another layout":
             await w.drives[3].layout.keep(2, b"")
         assert await catch_up(w.copier, w.drives[3]) == CaughtUp()
+
+
+async def test_peers_tell_what_was_missed_until_the_drive_has_it(autojump_clock):
+    async with world(rows=2) as w:
+        with w.hung(3):
+            for number in range(5):
+                await w.put(b"%d" % number)
+                await trio.sleep(1)
+        peers, cursors = w.drives[:3], {}
+        assert await pass_hints(w.copier, w.drives[0], peers, {}) == 0
+        lacked = []
+        for _ in range(3):
+            lacked.append(await pass_hints(w.copier, w.drives[3], peers[:1], cursors))
+            await catch_up(w.copier, w.drives[3])
+        assert lacked == [2, 2, 1]
+        for number in range(5):
+            assert (await w.held(3, b"%d" % number)) == await w.held(0, b"%d" % number)
+        # Now that it has them, they are forgotten, peer by peer.
+        for _ in range(4):
+            assert await pass_hints(w.copier, w.drives[3], peers, cursors) == 0
+        await trio.sleep(1)
+        assert [drive.platter.index.hints for drive in peers] == [{}, {}, {}]
+
+
+async def test_a_hint_about_something_newer_is_not_dropped(autojump_clock):
+    async with world() as w:
+        old = await w.put()
+        await trio.sleep(1)
+        with w.hung(3):
+            new = await w.put()
+            await trio.sleep(1)
+        row = w.ref().row
+        for ballot, is_left in ((old.ballot, True), (new.ballot, False)):
+            drop = DropHints(position=3, places=4, rows=[RowAt(row, ballot)], epoch=1)
+            assert await w.ask(0, drop) == Done()
+            await trio.sleep(1)
+            assert (row in w.drives[0].platter.index.hints) == is_left
+
+
+async def test_hints_of_other_positions_stay(autojump_clock):
+    async with world() as w:
+        await w.ask(0, Learn(row=w.ref().row, ballot=(await w.put()).ballot, acceptors=0b0011))
+        await trio.sleep(1)
+        ballot = (await w.held(0)).register.ballot
+        drop = DropHints(position=3, places=4, rows=[RowAt(w.ref().row, ballot)], epoch=1)
+        await w.ask(0, drop)
+        await trio.sleep(1)
+        assert await w.ask(0, Hints(position=3, after=RowKey(b""), limit=9, epoch=1)) == HintPage(
+            [], None
+        )
+        named = [RowAt(w.ref().row, ballot)]
+        assert await w.ask(0, Hints(position=2, after=RowKey(b""), limit=9, epoch=1)) == HintPage(
+            named, None
+        )

@@ -3,17 +3,18 @@
 import attrs
 import pytest
 import trio
+import xxhash
 
-from cluster.clock import BALLOT_ZERO, Ballot
+from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.drives.drive import DriveState
 from cluster.healing.sync import Progress, sync
 from cluster.layout import encode_layout
 from cluster.register.anti_entropy import RaiseFloor
-from cluster.register.messages import Accept, Fence, NotVoting, StaleBucket, Value
-from cluster.register.records import Register
+from cluster.register.messages import Accept, Body, Fence, NotVoting, ReadBody, StaleBucket, Value
+from cluster.register.records import BodyId, BodyRef, KeyState, Register
 from cluster.topology.changes import Evidence, Place, activate, replace_drive
 from cluster.topology.refusals import NotSyncedError
-from tests.contracts.benches import live
+from tests.contracts.benches import live, version
 from tests.healing.world import BUCKET, world
 from tests.topology.layouts import seat
 
@@ -104,7 +105,10 @@ async def test_floor_and_fences_come_along(autojump_clock):
         new.crash()
         await go_on(w, progress)
         assert await w.held(3) == StaleBucket(5)
-        assert new.platter.index.control().gc_floor == max(floors)
+        # The sources' ceilings are a floor, too: one of them is above those of the collector.
+        ceiling = max(drive.platter.index.control().ceiling_ms for drive in w.drives[:3])
+        expected = max(*floors, floor_at(ceiling))
+        assert new.platter.index.control().gc_floor == expected
 
 
 async def test_a_row_that_is_corrupt_at_a_source_is_repaired_and_not_left_out(autojump_clock):
@@ -150,6 +154,32 @@ async def test_it_goes_on_where_it_stopped(autojump_clock):
         assert rounds == 8
         await sync(w.copier, new, w.drives[:2], progress, pages=0)
         assert len(new.platter.index.rows) == 7
+
+
+async def test_bodies_that_do_not_fit_a_page_are_fetched_one_by_one(autojump_clock):
+    async with world(page_bytes=1) as w:
+        ballot = w.clock.tick()
+        bodies = {BodyId(bytes([i]) * 16): b"data %d" % i for i in (1, 2, 3)}
+        refs = [
+            BodyRef(id=body, size=len(data), digest=xxhash.xxh3_128_digest(data))
+            for body, data in bodies.items()
+        ]
+        state = KeyState(versions=tuple(version(ballot, body=ref) for ref in refs))
+        for position in range(4):
+            accept = Accept(
+                row=w.ref().row, ballot=ballot, epoch=1, bucket_epoch=1, base=BALLOT_ZERO,
+                state=state, bodies=bodies,
+            )  # fmt: skip
+            await w.ask(position, accept)
+            await w.learn(position, ballot)
+        new, progress = await replace_last(w)
+        await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
+        assert len(progress.synced) == 3
+        await go_on(w, progress)
+        for body, data in bodies.items():
+            assert await w.ask(
+                3, ReadBody(row=w.ref().row, body=body, epoch=w.layout.epoch)
+            ) == Body(data)
 
 
 async def test_what_it_accepted_itself_is_not_overwritten(autojump_clock):

@@ -9,6 +9,7 @@ import trio
 from cluster.drives.drive import Drive, DriveError, DriveFullError, DriveState, DriveStatus, Stage
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
+from cluster.register.away import Note
 from cluster.register.messages import Accept, Failed, Fence, Reply, Request
 
 Mode = Literal[
@@ -96,6 +97,10 @@ class FaultyDrive:
     async def stat_shard(self, data_id: DataId, position: int) -> int | None:
         await self.reading()
         return await self.inner.stat_shard(data_id, position)
+
+    async def look(self, notes: Sequence[Note]) -> None:
+        await self.writing()
+        await self.inner.look(notes)
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         self.inner.note_bad_shard(header, reason)

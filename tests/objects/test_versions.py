@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 
+from cluster.clock import Ballot
 from cluster.errors import (
     DeleteMarkerError,
     NotEmptyError,
@@ -16,6 +17,7 @@ from cluster.errors import (
     PreconditionError,
     TooManyVersionsError,
 )
+from cluster.objects.delete import removed
 from cluster.objects.model import (
     NULL_VERSION,
     Bucket,
@@ -27,6 +29,8 @@ from cluster.objects.model import (
 )
 from cluster.register import mutations
 from cluster.register.mutations import Absent, ValidatorIn
+from cluster.register.proposer import Committed
+from cluster.register.records import KeyState, Version
 from tests.objects.local_store import Bytes, noise, open_store, put_request, read_range
 from tests.s3.fake_objects import FakeObjects
 
@@ -337,3 +341,18 @@ async def test_a_key_with_too_many_versions_takes_no_more(
             await store.delete(bucket, b"key")
         await store.delete(bucket, b"key", version_id=version.version_id)
         await store.delete(bucket, b"key")
+
+
+def test_a_deletion_that_met_its_own_effect_does_not_take_a_later_version_for_what_it_removed() -> (
+    None
+):
+    stamp = Ballot(5, 0, 1)
+    later = Version(
+        version_id=None, delete_marker=True, stamp=stamp, op_hlc=5, size=0, validator="", attributes=b"", mtime_ms=1,
+    )  # fmt: skip
+    before, after = KeyState(versions=(later,)), KeyState()
+    first = Committed(ballot=stamp, state=after, base=before, wrote=True, stamp=stamp)
+    assert removed(first, None) == later
+    # A repeated proposal finds the state as it is now: the later null version is somebody else's.
+    again = Committed(ballot=stamp, state=before, base=before, wrote=True, stamp=stamp)
+    assert removed(again, None) is None

@@ -29,6 +29,7 @@ ROUTES = {
     ("GET", "/bucket?location"): ["GetBucketLocation"],
     ("GET", "/bucket?acl"): ["GetBucketAcl"],
     ("GET", "/bucket?versioning"): ["GetBucketVersioning"],
+    ("PUT", "/bucket?versioning"): ["PutBucketVersioning"],
     ("GET", "/bucket?tagging"): ["GetBucketTagging"],
     ("GET", "/bucket?policy"): ["GetBucketPolicy"],
     ("GET", "/bucket?policyStatus"): ["GetBucketPolicy"],

@@ -37,6 +37,7 @@ class ChangingWorld(ClusterWorld):
 
     def __init__(self, rng, nursery, trace, mutate=None):
         self._homes = {}
+        self.gone = set()  # the operator vouches for it
         self._ids = count(100)
         self._made = []
         super().__init__(rng, nursery, trace, mutate)
@@ -50,12 +51,18 @@ class ChangingWorld(ClusterWorld):
 
     async def settle(self):
         """Until every member sees every other."""
+        with trio.fail_after(60):
+            while not self.members_meet():  # noqa: ASYNC110 - a simulator may poll
+                await trio.sleep(0.5)
+
+    def members_meet(self):
         members = [node.node for node in self.newest_layout.nodes]
-        for node in members:
-            for peer in members:
-                if peer != node:
-                    with trio.fail_after(60):
-                        await self.processes[node].peers.node(peer).wait_up()
+        return all(
+            self.processes[one].peers.node(other).is_up
+            for one in members
+            for other in members
+            if one != other
+        )
 
     # -- drives come and go
 
@@ -118,9 +125,12 @@ class ChangingWorld(ClusterWorld):
     def is_whole(self):
         """Whether nothing is owed and nothing under way: only then may a drive be lost for good."""
         positions = self.newest_layout.sets[0].positions
-        return all(
-            p.voting and p.data_complete and p.learner is None for p in positions
-        ) and not any(self.owes(drive) for drive in self.drives)
+        present = {drive.drive_id for drive in self.hosted}
+        settled = all(
+            p.drive in present and p.voting and p.data_complete and p.learner is None
+            for p in positions
+        )
+        return settled and not any(self.owes(drive) for drive in self.drives)
 
     async def operate(self):
         """Change after change."""
@@ -147,10 +157,14 @@ class ChangingWorld(ClusterWorld):
     async def replace(self, place, position):
         """The drive is dead, or only seems so; the new one is in its node, or in another."""
         old = self.drives[place.position]
-        is_dead = self.rng.random() < 0.5
+        layout = self.newest_layout
+        alone = [seats for seats in (layout.system, layout.system_next) if len(seats) == 1]
+        # A system set of one drive survives nothing, which is the operator's choice.
+        is_dead = self.rng.random() < 0.5 and all(s.drive != old.drive_id for (s,) in alone)
         self.trace.say("lost", place.position, "dead" if is_dead else "alive")
         if is_dead:
             self.discard(old)
+            self.gone.add(old.drive_id)
         await self.put_another(place, old.drive_id)
 
     async def put_another(self, place, old):
@@ -196,6 +210,8 @@ class ChangingWorld(ClusterWorld):
             await trio.sleep(self.rng.uniform(0.2, 1))
             layout = self.newest_layout
             self.follow(layout)
+            for process in self.processes.values():
+                process.core.healing.steward.gone |= self.gone
             await mend(self)
             for number, position in enumerate(layout.sets[0].positions):
                 place = Place(0, number)
@@ -220,13 +236,20 @@ class ChangingWorld(ClusterWorld):
                     break
                 await trio.sleep(0.5)
             while any(  # noqa: ASYNC110 - a simulator may poll
-                face.layout.epoch != layout.epoch
+                face.layout.epoch != self.newest_layout.epoch
                 for node in layout.nodes
                 for face in self.processes[node.node].own.values()
             ):
                 await trio.sleep(0.5)
             return
-        raise ViolationError(f"the layout does not come to rest: {self.newest_layout}")
+        owing = [p for p, drive in enumerate(self.drives) if self.owes(drive)]
+        epochs = {
+            node: [face.layout.epoch for face in process.own.values()]
+            for node, process in self.processes.items()
+        }
+        raise ViolationError(
+            f"the layout does not come to rest: {owing=}, {epochs=}, {self.newest_layout}"
+        )
 
     def pick(self):
         """A node for a client: a guest that has left serves nothing, and must not pretend to."""

@@ -5,15 +5,12 @@ from cluster.drives.index_rows import unpack_bodies
 from cluster.erasure.codec import codec_for
 from cluster.erasure.shard_format import ShardHeader, block_crc
 from cluster.register.keys import owner_row
-from cluster.register.messages import CHOSEN
 from cluster.register.records import decode_parts, decode_state
 
 
 async def mend(world):
-    """Each position of every part that a chosen record names, as far as its drive takes shards."""
+    """Each position of every part that a newest record names, chosen or not yet, as far as its drive takes shards."""
     for row, head in world.newest().items():
-        if not head.flags & CHOSEN:
-            continue
         for version in decode_state(head.state).versions:
             for part in [*version.parts, *listed(world, row, version)]:
                 await mend_part(world, row, part)

@@ -11,9 +11,11 @@ from cluster.drives.memory_drive import MemoryDrive
 from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
+from cluster.healing.settings import HealingSettings
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout, Node
 from cluster.metadata.commit import TableSettings
+from cluster.objects.away import AwaySettings
 from cluster.objects.context import ObjectSettings
 from cluster.register.acceptor import Limits
 from cluster.topology.formation import form_sets
@@ -35,6 +37,8 @@ class Plan:
     links: LinkSettings = attrs.field(factory=LinkSettings)
     objects: ObjectSettings = attrs.field(factory=ObjectSettings)
     table: TableSettings = attrs.field(factory=TableSettings)
+    away: AwaySettings = attrs.field(factory=AwaySettings)
+    healing: HealingSettings = attrs.field(factory=HealingSettings)
     limits: Limits = attrs.field(factory=Limits)
     grace_ms: int = 5_000
 
@@ -121,7 +125,7 @@ class Life:
             node, world.layout, own=lambda: own, transport=self, runtime=self.runtime,
             nursery=world.nursery,
             settings=CoreSettings(
-                table=plan.table, objects=plan.objects,
+                table=plan.table, objects=plan.objects, away=plan.away, healing=plan.healing,
                 peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
             ),
         )  # fmt: skip

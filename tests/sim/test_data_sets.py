@@ -3,13 +3,16 @@
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 import trio
 
 from cluster.drives.drive import DriveState
+from cluster.drives.index_rows import NoteKind
 from cluster.errors import QuorumError, StorageFullError
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
+from cluster.register.away import Note
 from tests.sim.content import content, part_request, put_request
 from tests.sim.run import simulate
 from tests.sim.spread import Plan, Spread, in_a_spread
@@ -197,5 +200,25 @@ def test_a_drive_that_only_votes_takes_no_bodies():
         assert world.bare[0][0].state is DriveState.READONLY
         version = await store.put(bucket, key(), put_request((1, SIZE), Random(1)))
         assert (version.parts[0].set_id, version.parts[0].staged) == (0, 0b111110)
+
+    run(work)
+
+
+def test_a_note_that_names_a_set_which_is_not_there_waits():
+    """Notes come from other nodes: whatever they say, asking does no harm."""
+
+    async def work(world):
+        drive, away = world.bare[1][0], world.lives[world.nodes[0]].core.away
+        owner = b"b" * 16 + b"okey"
+        note = Note(bytes(16), 1, 99, owner, bytes(16), b"", False, False, 1)
+        await drive.look(
+            [note, msgspec.structs.replace(note, data_id=b"x" * 16, owner=b"?", home=0)]
+        )
+        await away.look()
+        await away.deliver()
+        await trio.sleep(1)
+        assert not await drive.notes.due(NoteKind.LOOK)  # asked, and to be asked again
+        assert len(drive.platter.index.notes) == 1  # the other has no owner to ask
+        assert not drive.platter.index.trash
 
     run(work)

@@ -77,7 +77,8 @@ class KeyChecker:
             if op.outcome != "failed"
             and (op.outcome == "ok" or op.kind not in {"get", "get-version", "list"})
         ]
-        self.claimed = {op.version_id for op in self.ops if op.kind == "delete" and op.version_id}
+        writes = ("put", "create", "delete")
+        self.claimed = {op.version_id for op in self.ops if op.kind in writes} | {NULL_VERSION}
 
     def explain(self) -> bool:
         """Wing and Gong's search, with Lowe's memo on (operations done, state)."""
@@ -117,10 +118,10 @@ class KeyChecker:
                     yield without(state, NULL_VERSION)
             case "remove":
                 found = [entry for entry in state if self.is_named(entry, op.version_id)]
-                if not op.seen or op.outcome != "ok":
-                    yield state if not found else tuple(e for e in state if e != found[0])
-                for entry in found[: len(found) if op.seen else 0]:
-                    yield tuple(e for e in state if e != entry)
+                if not op.seen and all(entry.version_id is None for entry in found):
+                    yield state  # nothing was there, or a marker of another name
+                for entry in found:
+                    yield tuple(e for e in state if e is not entry)
             case _:
                 if self.shows(state, op):
                     yield state
@@ -138,7 +139,7 @@ class KeyChecker:
         """Whether the entry may be what goes by that id: a marker whose answer was lost may be any unclaimed one."""
         if entry.version_id is not None:
             return entry.version_id == version_id
-        return entry.holds == MARKER and version_id not in self.claimed | {NULL_VERSION}
+        return entry.holds == MARKER and version_id not in self.claimed
 
     def shows(self, state: State, op: VersionOp) -> bool:
         """Whether a read of `state` sees what op saw."""
@@ -149,8 +150,10 @@ class KeyChecker:
             )
         if op.kind == "get":
             return (state[0].holds if state else None) == op.seen
-        found = [entry.holds for entry in state if self.is_named(entry, op.version_id)]
-        return op.seen in found or (op.seen is None and not found)
+        found = [entry for entry in state if self.is_named(entry, op.version_id)]
+        if op.seen is None:
+            return all(entry.version_id is None for entry in found)
+        return any(entry.holds == op.seen for entry in found)
 
 
 def without(state: State, version_id: bytes) -> State:

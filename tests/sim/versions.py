@@ -70,19 +70,22 @@ class VersionClients:
             *self.rng.choices([Versioning.ENABLED, Versioning.SUSPENDED], weights=[1, 2], k=2),
         ):
             await trio.sleep(self.rng.choice([0.0, 0.05, 0.5]))
-            store = any_store()
-            try:
-                bucket = await store.get_bucket("sim")
-            except ClusterError:
-                continue
-            change = ModeChange(mode, trio.current_time())
-            self.changes.append(change)
-            try:
-                await store.set_versioning(bucket, mode)
-                change.acknowledged = trio.current_time()
-            except ClusterError as error:
-                self.trace.say("mode", mode, type(error).__name__)
-            self.trace.say("mode", mode, change.acknowledged)
+            with trio.move_on_after(30):  # the node may die over it
+                await self.change(any_store(), mode)
+
+    async def change(self, store, mode):
+        try:
+            bucket = await store.get_bucket("sim")
+        except ClusterError:
+            return
+        change = ModeChange(mode, trio.current_time())
+        self.changes.append(change)
+        try:
+            await store.set_versioning(bucket, mode)
+            change.acknowledged = trio.current_time()
+        except ClusterError as error:
+            self.trace.say("mode", mode, type(error).__name__)
+        self.trace.say("mode", mode, change.acknowledged)
 
     async def turn(self, store, name):
         """One thing that a client does."""

@@ -96,31 +96,38 @@ def test_activation_needs_rows_of_a_read_quorum_that_had_adopted_the_epoch():
         activate(rebuilding, FIRST, evidence(rebuilding, NEW, [*many[:2], seat(9, 9)], hold=many))
 
 
-def test_activation_needs_an_accept_quorum_of_those_that_voted_before_to_hold_the_epoch():
+def test_activation_needs_the_ceilings_of_an_accept_quorum_or_of_all_that_are_left():
+    """What the lost drive promised is known from one that promised it, too; or nobody is left that could live of it."""
     rebuilding = replace_drive(LAYOUT, FIRST, NEW)
-    three = [seat(i, 0) for i in (2, 3, 4)]
-    with pytest.raises(NotAdoptedError, match=r"3 of the drives.*4 must"):
-        activate(rebuilding, FIRST, evidence(rebuilding, NEW, three))
-    old = seat(1, 0)
-    for more in ({"hold": [old]}, {"gone": [old]}, {"hold": [seat(5, 0)]}):
-        assert activate(rebuilding, FIRST, evidence(rebuilding, NEW, three, **more)).epoch == 3
+    three, old = [seat(i, 0) for i in (2, 3, 4)], seat(1, 0)
+    for less in ({}, {"hold": [old]}, {"gone": [old]}, {"hold": [seat(5, 0)]}):
+        with pytest.raises(NotSyncedError, match=r"3 of the drives.*needs 4"):
+            activate(rebuilding, FIRST, evidence(rebuilding, NEW, three, **less))
+    for four in ([*three, seat(5, 0)], [*three, old]):
+        assert activate(rebuilding, FIRST, evidence(rebuilding, NEW, four)).epoch == 3
+    left = [old, seat(5, 0), seat(6, 0)]
+    assert activate(rebuilding, FIRST, evidence(rebuilding, NEW, three, gone=left)).epoch == 3
 
 
 def test_drives_that_were_rebuilding_do_not_count_as_having_voted():
     """2+2, two replaced one after the other. Were the first newcomer counted, the two old drives could still read."""
     layout = make_layout(4, 1, 2, 2)  # Qw 3, Qr 2
     both = replace_drive(replace_drive(layout, FIRST, NEW), SECOND, OTHER)
-    rest = [seat(3, 0), seat(4, 0)]
-    with pytest.raises(NotAdoptedError, match="2 of the drives"):
-        activate(both, SECOND, evidence(both, OTHER, rest, hold=[NEW]))
-    assert activate(both, SECOND, evidence(both, OTHER, rest, gone=[seat(2, 0)]))
+    rest, old, second_old = [seat(3, 0), seat(4, 0)], seat(1, 0), seat(2, 0)
+    with pytest.raises(NotSyncedError, match="2 of the drives"):
+        activate(both, SECOND, evidence(both, OTHER, [*rest, NEW]))
+    assert activate(both, SECOND, evidence(both, OTHER, rest, gone=[second_old]))
     # The first ceased to vote while the second still did.
-    assert activate(both, FIRST, evidence(both, NEW, rest, hold=[seat(2, 0)]))
-    # A position that votes again since is counted by no drive.
-    again = activate(both, SECOND, evidence(both, OTHER, rest, gone=[seat(2, 0)]))
-    with pytest.raises(NotAdoptedError):
+    assert activate(both, FIRST, evidence(both, NEW, [*rest, old]))
+    with pytest.raises(NotSyncedError):
+        activate(both, FIRST, evidence(both, NEW, rest, gone=[old]))
+    # A position that votes again since is counted by no drive; but what its drive has taken over counts.
+    again = activate(both, SECOND, evidence(both, OTHER, rest, gone=[second_old]))
+    with pytest.raises(NotSyncedError):
+        activate(again, FIRST, evidence(again, NEW, rest, gone=[old]))
+    with pytest.raises(NotSyncedError):
         activate(again, FIRST, evidence(again, NEW, [*rest, OTHER]))
-    assert activate(again, FIRST, evidence(again, NEW, rest, gone=[seat(1, 0)]))
+    assert activate(again, FIRST, evidence(again, NEW, [*rest, OTHER], gone=[old]))
 
 
 def test_the_drive_that_voted_last_is_remembered_over_several_that_never_did():
@@ -168,7 +175,7 @@ def test_a_move_learns_then_switches_then_votes():
     assert (position.vote_since, position.learner) == (3, None)
     # The drive before counts as a source, once it has adopted the switch.
     sources = [seat(1, 0), seat(2, 0), seat(3, 0)]
-    voting = activate(switched, FIRST, evidence(switched, NEW, sources, hold=[seat(4, 0)]))
+    voting = activate(switched, FIRST, evidence(switched, NEW, [*sources, seat(4, 0)]))
     assert at(complete_data(voting, FIRST), FIRST).previous is None
 
 
@@ -281,7 +288,13 @@ def test_the_system_set_grows_in_three_epochs():
     assert (leading.system, leading.system_previous) == (learning.system_next, (old,))
     with pytest.raises(NotAdoptedError, match="hold epoch 3"):
         settle_system(leading, Evidence(epochs={old.drive: 2}))
-    alone = settle_system(leading, Evidence(epochs={old.drive: 3}))
+    for less in (
+        {},
+        {new[0].drive: [old.drive]},
+    ):  # what the old one promised has to be known to all
+        with pytest.raises(NotSyncedError, match="0 of the old system drives"):
+            settle_system(leading, Evidence(epochs={old.drive: 3}, synced=less))
+    alone = settle_system(leading, Evidence(epochs={old.drive: 3}, synced=synced))
     assert (alone.epoch, alone.system, alone.system_previous) == (4, learning.system_next, ())
     assert cancel_system_change(learning).system == layout.system
     for refused in (lambda: cancel_system_change(leading), lambda: turn_system(layout, nothing)):
@@ -304,7 +317,27 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
         turn_system(learning, few)
     leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds[:4], 2)))
     assert (leading.system_set, len(leading.system_previous)) == (SYSTEM, 6)
-    assert settle_system(leading, Evidence(gone=olds[:4])).system == leading.system
+    with pytest.raises(NotSyncedError, match=r"[01] of the old system drives.*needs 4"):
+        settle_system(leading, Evidence(gone=olds[:4]))
+    left = {
+        "epochs": dict.fromkeys(olds[4:], 3),
+        "synced": {s.drive: olds[4:] for s in leading.system},
+    }
+    assert settle_system(leading, Evidence(gone=olds[:4], **left)).system == leading.system
+
+
+def test_a_drive_that_died_in_its_new_office_is_waited_for_by_nobody():
+    learning = begin_system_change(LAYOUT, 3)
+    olds = [p.drive for p in LAYOUT.sets[0].positions]
+    leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds, 2)))
+    dead, *others = [seat.drive for seat in leading.system]
+    rest = [drive for drive in olds if drive != dead]
+    known = {"epochs": dict.fromkeys(rest, 3), "synced": dict.fromkeys(others, rest)}
+    with pytest.raises(NotSyncedError, match=dead.hex()):
+        settle_system(leading, Evidence(**known))
+    assert settle_system(leading, Evidence(gone=[dead], **known)).system == leading.system
+    with pytest.raises(NotSyncedError):  # one drive of three decides nothing
+        settle_system(leading, Evidence(gone=[dead, others[0]], **known))
 
 
 def test_a_drive_with_system_registers_keeps_its_place():

@@ -13,9 +13,12 @@ from cluster.register import messages
 from cluster.register.anti_entropy import (
     Changed,
     Discard,
+    DropHints,
     FenceAt,
     Have,
     Held,
+    HintPage,
+    Hints,
     Install,
     Purge,
     RaiseFloor,
@@ -123,6 +126,8 @@ REQUESTS = [
     RaiseFloor(floor=BALLOT, epoch=1),
     Unreferenced(after=DataId(bytes(16)), before=DataId(b"d" * 16), limit=10, epoch=1),
     Discard(data=[DataId(b"d" * 16)], epoch=1),
+    Hints(position=3, after=ROW, limit=10, epoch=1),
+    DropHints(position=3, places=6, rows=[RowAt(ROW, BALLOT)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
     Promise(REGISTER),
@@ -138,13 +143,15 @@ REPLIES = [
     Held([BALLOT, None], 7),
     SyncPage(
         [SyncRow(ROW, LOW.pack(), CHOSEN, encode_state(STATE), {BodyId(b"i" * 16): b"body"})],
-        ROW, BALLOT, [FenceAt(BucketId(b"b" * 16), 2, True)],
+        ROW, BALLOT, 9, [FenceAt(BucketId(b"b" * 16), 2, True)],
     ),
-    SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, []),
+    SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, 9, []),
     Wants([Want(ROW, BALLOT), Want(ROW, None)], 7),
     Changed(),
     ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
     ShardPage([], None),
+    HintPage([RowAt(ROW, BALLOT)], ROW),
+    HintPage([], None),
     Done(),
     NotVoting("why"),
     StaleEpoch(4),
@@ -179,7 +186,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "dce56ad71abe52d8"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "5c3e2e9498cd46b5"
 
 
 def damaged_ballots():
@@ -204,7 +211,9 @@ def damaged_ballots():
         yield RaiseFloor(floor=bad, epoch=1)
         yield Held([None, bad], 1)
         yield Wants([Want(ROW, bad)], 1)
-        yield SyncPage([], None, bad, [])
+        yield HintPage([RowAt(ROW, bad)], None)
+        yield DropHints(position=0, places=1, rows=[RowAt(ROW, bad)], epoch=1)
+        yield SyncPage([], None, bad, 9, [])
         yield Nack(bad)
         yield Promise(Register(ballot=bad))
 
@@ -249,13 +258,19 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         Unreferenced(after=DataId(b""), before=DataId(bytes(16)), limit=1, epoch=1),
         Unreferenced(after=DataId(bytes(16)), before=DataId(bytes(16)), limit=0, epoch=1),
         Discard(data=[DataId(b"short")], epoch=1),
+        Hints(position=32, after=ROW, limit=1, epoch=1),
+        Hints(position=0, after=ROW, limit=0, epoch=1),
+        DropHints(position=-1, places=1, rows=[], epoch=1),
+        DropHints(position=0, places=33, rows=[], epoch=1),
+        DropHints(position=0, places=1, rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
+        HintPage([RowAt(RowKey(b"b"), LOW)], None),
         ShardPage([ShardOf(DataId(b"short"), ROW)], None),
         ShardPage([ShardOf(DataId(bytes(16)), RowKey(b"b"))], None),
         Wants([Want(RowKey(b"b"), None)], 1),
-        SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, []),
-        SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, []),
-        SyncPage([SyncRow(ROW, None, 0, b"", {BodyId(b"short"): b""})], None, LOW, []),
-        SyncPage([], None, LOW, [FenceAt(BucketId(b"short"), 1, False)]),
+        SyncPage([SyncRow(RowKey(b"b"), None, 0, b"", {})], None, LOW, 9, []),
+        SyncPage([SyncRow(ROW, b"short", 0, b"", {})], None, LOW, 9, []),
+        SyncPage([SyncRow(ROW, None, 0, b"", {BodyId(b"short"): b""})], None, LOW, 9, []),
+        SyncPage([], None, LOW, 9, [FenceAt(BucketId(b"short"), 1, False)]),
     ],
     ids=str,
 )

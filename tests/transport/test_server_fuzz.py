@@ -10,6 +10,7 @@ from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.server import DriveServer
 from cluster.ids import DriveId, NodeId
+from cluster.register.away import Note
 from cluster.transport.base import TransportError
 from cluster.transport.calls import Call
 from cluster.transport.framing import FramingError, Message
@@ -62,6 +63,7 @@ def requests(drive, rng):
     yield rpc.StatShard(drive, shard.data_id, 0)
     yield rpc.NoteBad(drive, shard, "why")
     yield rpc.AskStatus(drive)
+    yield rpc.Look(drive, (Note(shard.data_id, 0, 1, ROW, bytes(16), b"", False, False, 1),))
     yield rpc.Forget((b"access/user/ann",))
 
 

@@ -1,0 +1,58 @@
+"""What a drive knows that others missed: durable, shown to who asks for one of them, forgotten when that one has it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from cluster.clock import Ballot
+from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_read import GroupRead
+from cluster.drives.index_rows import IndexReads
+from cluster.ids import RowKey
+from cluster.register.anti_entropy import DropHints, HintPage, Hints, RowAt
+from cluster.register.messages import CHOSEN, Done, Failed, Reply
+
+ReplyTo = Callable[[Reply], None]
+
+
+class HintBook:
+    """Hints are written with LEARN, by the registers."""
+
+    def __init__(self, commits: GroupCommit, reads: GroupRead) -> None:
+        self._commits, self._reads = commits, reads
+
+    def show(self, request: Hints, reply: ReplyTo) -> None:
+        """A page of rows that one drive missed."""
+
+        def landed(page: HintPage | None, error: str) -> None:
+            reply(Failed(error) if page is None else page)
+
+        self._reads.submit(partial(_find, request), landed)
+
+    def drop(self, request: DropHints, rows: Sequence[RowKey], reply: ReplyTo) -> None:
+        """Forget that one drive missed these rows, of which nothing newer is known."""
+
+        def landed(found: dict[RowKey, int] | None, error: str) -> None:
+            if found is None:
+                reply(Failed(error))
+                return
+            batch, everybody = self._commits.batch, (1 << request.places) - 1
+            for row, missed in found.items():
+                if row not in batch.hints:
+                    batch.hints[row] = missed & everybody & ~(1 << request.position)
+                    self._commits.touch()
+            reply(Done())  # one that comes back after a crash is dropped again
+
+        self._reads.submit(lambda index: index.hints_of(rows), landed)
+
+
+def _find(request: Hints, index: IndexReads) -> HintPage:
+    noted = index.hints_after(request.after, request.limit)
+    missed = [row for row, bitmap in noted if bitmap >> request.position & 1]
+    heads = index.heads(missed)
+    rows: list[tuple[RowKey, Ballot]] = []
+    for row in missed:
+        head = heads.get(row)
+        if head is not None and head.flags & CHOSEN:
+            rows.append((row, head.ballot))
+    following = noted[-1][0] if len(noted) == request.limit else None
+    return HintPage([RowAt(row, ballot) for row, ballot in rows], following)
