@@ -208,13 +208,16 @@ class Acceptor:
             return NeedBodies()
         self._promise(message.row, ballot)
         self._corrupt.pop(message.row, None)
+        # What brought a part here that is older than this ballot, the drive may have missed as well.
+        missed = is_repair or message.base != held.ballot
+        parts = all_parts(message.state) if missed else introduced(message.state, ballot)
         return Write(
             message=message,
             register=Register(ballot=ballot, state=message.state, chosen=False),
-            missed=is_repair or message.base != held.ballot,
+            missed=missed,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(part for part in introduced(message.state, ballot) if self.lacks(part)),
+            debt=tuple(part for part in parts if self.lacks(part)),
             superseded=_superseded(held, message.state),
         )
 
@@ -258,14 +261,13 @@ class Acceptor:
         needed = state.body_ids()
         if any(body not in message.bodies and body not in bodies_held for body in needed):
             return NeedBodies()
-        parts = (part for version in state.versions for part in version.parts)
         return Write(
             message=message,
             register=Register(ballot=ballot, state=state, chosen=message.chosen),
             missed=True,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(part for part in parts if part.set_id == self.set_id),
+            debt=tuple(part for part in all_parts(state) if part.set_id == self.set_id),
             superseded=_superseded(held, state),
         )
 
@@ -334,6 +336,11 @@ class Acceptor:
 
 def _superseded(held: Register, state: KeyState) -> tuple[DataId, ...]:
     return tuple(record_data(held.state) - record_data(state)) if held.chosen else ()
+
+
+def all_parts(state: KeyState) -> tuple[Part, ...]:
+    """Parts that the records of a state name."""
+    return tuple(part for version in state.versions for part in version.parts)
 
 
 def introduced(state: KeyState, ballot: Ballot) -> tuple[Part, ...]:
