@@ -21,6 +21,8 @@ from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
 from cluster.drives.roster import Roster
 from cluster.drives.server import DriveServer, ServerSettings
+from cluster.healing.service import Healing
+from cluster.healing.settings import HealingSettings
 from cluster.ids import DriveId, NodeId
 from cluster.layout import Layout
 from cluster.membership.detector import DetectorSettings
@@ -53,6 +55,7 @@ class CoreSettings:
     table: TableSettings | None = None
     objects: ObjectSettings | None = None
     access: LeaseSettings | None = None
+    healing: HealingSettings = attrs.field(factory=HealingSettings)
     peers: PeerSettings | None = None
     server: ServerSettings | None = None
     detector: DetectorSettings | None = None
@@ -119,6 +122,9 @@ class Core:
             table=self.table, drives_of=self.roster.drives_of, layout=lambda: self.layout,
             clock=self.clock, runtime=runtime, node_id=me, nursery=nursery, settings=settings.objects,
         )  # fmt: skip
+        self.healing = Healing(
+            me, self.agreement, self.table, self.roster, self.membership.view, own, settings.healing
+        )
         self.vault = Vault()
         self.credentials = Credentials(
             table=self.table, vault=self.vault, nursery=nursery, settings=settings.access
@@ -148,6 +154,7 @@ class Core:
             nursery.start_soon(self.agreement.tend)
             nursery.start_soon(self.peers.run, self.agreement.wait_changed)
             nursery.start_soon(self.membership.run)
+            nursery.start_soon(self.healing.run)
             nursery.start_soon(self._tell_of_layouts)
             nursery.start_soon(self._transport.serve, self.server.handle)
 

@@ -89,6 +89,8 @@ class Credentials:
                 self.leases.keep(name, known, stamp, began)
         except ClusterError as error:
             flight.error = f"the access key cannot be looked up: {error}"
+            if not isinstance(error, UnavailableError):
+                self.leases.forget([name])  # a quorum has answered, with what we cannot read
         finally:
             self._strangers -= stranger
             if self._flights.get(name) is flight:

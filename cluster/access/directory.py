@@ -115,7 +115,7 @@ class Directory:
             for key in await self.keys():
                 if key.user_id == user.user_id:
                     with suppress(NotFoundError):
-                        await self.remove_key(key.key_id)
+                        await self._remove(key_name(key.key_id), AccessKey, told=True)
         except UnavailableError as error:
             raise OutcomeUnknownError(
                 f"user {name} is gone, and its keys are refused; some are still listed: {error}"
@@ -210,7 +210,8 @@ class Directory:
                 continue  # somebody else has changed it
         raise UnavailableError(f"{name.decode()} is being changed by others")
 
-    async def _remove(self, name: bytes, kind: type[R]) -> R:
+    async def _remove(self, name: bytes, kind: type[R], *, told: bool = False) -> R:
+        """`told`: nobody needs to hear of it, what it meant is void already."""
         for _ in range(MAX_TRIES):
             record, stamp = await self._read(name, kind)
             try:
@@ -220,7 +221,10 @@ class Directory:
             except OutcomeUnknownError:
                 await self._tell(name, certain=False)
                 raise
-            await self._tell(name)
+            if told:
+                self._credentials.forget([name])
+            else:
+                await self._tell(name)
             return record
         raise UnavailableError(f"{name.decode()} is being changed by others")
 

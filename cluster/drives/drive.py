@@ -33,7 +33,7 @@ class DriveState(enum.Enum):
 
 VOTING = frozenset({DriveState.ACTIVE, DriveState.SLOW, DriveState.READONLY})
 ANSWERING = VOTING | {DriveState.REBUILDING}  # registers: takes accepts, tells what it wants
-STAGING = frozenset({DriveState.ACTIVE, DriveState.SLOW})
+STAGING = frozenset({DriveState.ACTIVE, DriveState.SLOW, DriveState.REBUILDING})
 
 
 class DriveError(Exception):

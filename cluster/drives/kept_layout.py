@@ -1,15 +1,22 @@
 """The layout as one drive keeps it: durable together with the epoch by which its acceptor refuses requests."""
 
+from collections.abc import Callable
+
 from cluster.drives.drive import DriveError
 from cluster.drives.group_commit import GroupCommit
+from cluster.ids import DriveId
+from cluster.layout import LayoutError, decode_layout
 from cluster.register.acceptor import Control
 
 
 class KeptLayout:
     """See cluster.topology.agreement.LayoutShelf."""
 
-    def __init__(self, control: Control, commits: GroupCommit) -> None:
-        self._control, self._commits = control, commits
+    def __init__(
+        self, control: Control, commits: GroupCommit, on_kept: Callable[[bytes], None]
+    ) -> None:
+        """`on_kept` is told what is in force from now on, in the same moment as its epoch is."""
+        self._control, self._commits, self._on_kept = control, commits, on_kept
         self._asked = control.epoch
 
     @property
@@ -37,3 +44,20 @@ class KeptLayout:
             raise DriveError(f"the layout could not be kept: {commits.failed}")
         if epoch >= control.epoch:
             control.epoch, control.layout = epoch, data
+            self._on_kept(data)
+
+
+def has_vote(data: bytes, drive: DriveId) -> bool:
+    """Whether a kept layout gives the drive a vote. One that was never told any has the place that it was formatted for."""
+    if not data:
+        return True
+    try:
+        layout = decode_layout(data)
+    except LayoutError:
+        return False  # until its node tells it again
+    positions = [position for erasure_set in layout.sets for position in erasure_set.positions]
+    # The drive that had the place before is asked for its rows by the one that takes them over, and by nobody else.
+    return any(
+        (p.drive == drive and p.voting) or (p.previous is not None and p.previous.drive == drive)
+        for p in positions
+    )

@@ -30,7 +30,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index import CHECKSUM_VFS
 from cluster.drives.index_rows import ShardRow
 from cluster.drives.index_threads import ReaderThread, WriterThread
-from cluster.drives.kept_layout import KeptLayout
+from cluster.drives.kept_layout import KeptLayout, has_vote
 from cluster.drives.local_shelf import LocalShelf
 from cluster.drives.local_stage import LocalStage
 from cluster.drives.opened_folder import OpenedFolder
@@ -114,7 +114,9 @@ class LocalDrive:
             last_body=folder.last_body,
             now_ms=runtime.wall_ms,
             grace_ms=settings.read_grace_ms,
+            on_layout=self._go_by,
         )
+        self._go_by(folder.control.layout)
         self._rows = ShardRows(self._registers, self._commits, reads, now_ms=runtime.wall_ms)
         self._shelf = LocalShelf(
             self.root, cluster, files, threads, self._rows,
@@ -156,11 +158,12 @@ class LocalDrive:
         self._runtime.emit(DriveTakenOut(self.drive_id, str(self.root), state, reason))
         self.left.set()
 
-    def set_voting(self, voting: bool) -> None:
-        """The layout's word: REBUILDING while it has no vote. A drive that is out stays so."""
+    def _go_by(self, layout: bytes) -> None:
+        """The layout's word: REBUILDING while it gives no vote. A drive that is out stays so."""
+        voting = has_vote(layout, self.drive_id)
         self._acceptor.voting = voting
         if not voting and self._state in VOTING:
-            self._state, self.reason = DriveState.REBUILDING, "it takes its rows from other drives"
+            self._state, self.reason = DriveState.REBUILDING, "the layout gives it no vote"
         elif voting and self._state is DriveState.REBUILDING:
             self._state, self.reason = DriveState.ACTIVE, ""
 
@@ -212,7 +215,7 @@ class LocalDrive:
         return await self._shelf.stat(data_id, position)
 
     def _check_readable(self) -> None:
-        if self._state not in VOTING:
+        if self._state not in ANSWERING:
             raise DriveError(self.reason)
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
@@ -281,7 +284,7 @@ class LocalDrive:
     async def status(self) -> DriveStatus:
         """See Drive."""
         debt = 0
-        if self._state in VOTING:
+        if self._state in ANSWERING:
             with suppress(DriveError):  # the state then says what is wrong
                 debt = await self._rows.count_debt()
                 await self.measure()

@@ -27,7 +27,7 @@ from cluster.drives.drive import (
 from cluster.drives.group_commit import COMMIT_SEQ, GroupCommit, Landed
 from cluster.drives.group_read import Deliver, GroupRead, Read, Result
 from cluster.drives.index_rows import Batch, ShardRow
-from cluster.drives.kept_layout import KeptLayout
+from cluster.drives.kept_layout import KeptLayout, has_vote
 from cluster.drives.platter import Platter, StoredShard
 from cluster.drives.registers import Registers, ReplyTo
 from cluster.drives.shard_rows import ShardRows
@@ -94,7 +94,6 @@ class MemoryDrive:
         self._acceptor = Acceptor(
             index.control(), set_id=self._set_id, position=self._position, limits=self._limits
         )
-        self._acceptor.voting = self._state is not DriveState.REBUILDING
         self._registers = Registers(
             self._acceptor,
             self._commits,
@@ -103,7 +102,9 @@ class MemoryDrive:
             last_body=index.last_body(),
             now_ms=self._runtime.wall_ms,
             grace_ms=self._grace_ms,
+            on_layout=self._go_by,
         )
+        self._go_by(self._acceptor.control.layout)
         self._rows = ShardRows(self._registers, self._commits, reads, now_ms=self._runtime.wall_ms)
 
     @property
@@ -188,11 +189,12 @@ class MemoryDrive:
         self._state, self.reason = DriveState.MISSING, "gone"
         self._restart()
 
-    def set_voting(self, voting: bool) -> None:
-        """The layout's word: REBUILDING while it has no vote. A drive that is out stays so."""
+    def _go_by(self, layout: bytes) -> None:
+        """The layout's word: REBUILDING while it gives no vote. A drive that is out stays so."""
+        voting = has_vote(layout, self.drive_id)
         self._acceptor.voting = voting
         if not voting and self._state in VOTING:
-            self._state, self.reason = DriveState.REBUILDING, "it takes its rows from other drives"
+            self._state, self.reason = DriveState.REBUILDING, "the layout gives it no vote"
         elif voting and self._state is DriveState.REBUILDING:
             self._state, self.reason = DriveState.ACTIVE, ""
 
@@ -273,7 +275,7 @@ class MemoryDrive:
         if self.faults.hung or self._state is DriveState.MISSING:
             await trio.sleep_forever()
         await self._wait(self.faults.read_seconds)
-        if self._state not in VOTING:
+        if self._state not in ANSWERING:
             raise DriveError(self.reason)
         if self.platter.index.shard(header.data_id, header.position) is None:
             raise ShardMissingError("missing")

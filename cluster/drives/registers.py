@@ -65,6 +65,7 @@ class Registers:
         last_body: int,
         now_ms: Callable[[], int],
         grace_ms: int,
+        on_layout: Callable[[bytes], None],
     ) -> None:
         self._acceptor = acceptor
         self._commits = commits
@@ -74,7 +75,7 @@ class Registers:
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
-        self.layout = KeptLayout(acceptor.control, commits)
+        self.layout = KeptLayout(acceptor.control, commits, on_layout)
         self._scans = Scans(acceptor, reads, self.cached)
         self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
         self._leftovers = Leftovers(

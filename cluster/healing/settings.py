@@ -21,6 +21,9 @@ class HealingSettings:
     rows: int = 256  # looked at, of whatever kind
     page_bytes: int = 1 << 20
     at_once: int = 16  # rows under way
+    steward_seconds: float = 5.0  # between two looks at what is under way in the layout
+    catch_up_seconds: float = 5.0
+    forget_seconds: float = 60.0  # between two rounds over tombstones and orphans
     round_seconds: float = 5.0  # a drive that has not answered by then counts as silent
 
     @property

@@ -80,14 +80,6 @@ async def delete_objects(context: Context, request: S3Request) -> Response:
     return Response(status=200, headers=[XML_TYPE], body=document("DeleteResult", xml))
 
 
-def _marker(done: Version | None) -> str:
-    """The marker that was inserted, or removed by its id."""
-    if done is None or not done.delete_marker:
-        return ""
-    version_id = element("DeleteMarkerVersionId", version_text(done.version_id))
-    return f"<DeleteMarker>true</DeleteMarker>{version_id}"
-
-
 def _refusal(request: S3Request, entry: _Entry) -> S3Error | None:
     """Each key asks for itself."""
     action = DELETE if entry.version_id in {None, ""} else DELETE_VERSION
@@ -112,6 +104,14 @@ async def _delete_all(
     async with trio.open_nursery() as nursery:
         for _ in range(min(_AT_A_TIME, len(entries))):
             nursery.start_soon(work)
+
+
+def _marker(done: Version | None) -> str:
+    """The marker that was inserted, or removed by its id."""
+    if done is None or not done.delete_marker:
+        return ""
+    version_id = element("DeleteMarkerVersionId", version_text(done.version_id))
+    return f"<DeleteMarker>true</DeleteMarker>{version_id}"
 
 
 async def _delete_one(context: Context, bucket: Bucket, entry: _Entry) -> S3Error | Version | None:

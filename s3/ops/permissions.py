@@ -129,8 +129,8 @@ def authorize(identity: Identity, route: Route, headers: Headers) -> None:
 
 
 def betrays(code: str, identity: Identity, route: Route, headers: Headers) -> bool:
-    """Whether an error would tell that a key does not exist to somebody who may not list its bucket."""
-    if code != "NoSuchKey" or identity.grants.everything:
+    """Whether an error would tell that a key or version does not exist to somebody who may not list its bucket."""
+    if code not in {"NoSuchKey", "NoSuchVersion"} or identity.grants.everything:
         return False
     copies = route.operation in _COPIES
     bucket = parse_source(headers.get(_SOURCE) or "").bucket if copies else route.bucket

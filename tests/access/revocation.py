@@ -9,9 +9,8 @@ import trio
 
 from cluster.access.directory import tell_nobody
 from cluster.access.leases import LeaseSettings
-from cluster.access.push import tell_peers
 from cluster.errors import OutcomeUnknownError, UnavailableError
-from tests.access.world import open_access
+from tests.access.world import SEALING_KEY
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld
 from tests.sim.single_node import persist
@@ -67,17 +66,15 @@ class AccessWorld(ClusterWorld):
         super().__init__(rng, nursery, trace)
 
     def start(self, node):
+        self.settings = attrs.evolve(self.settings, access=self.lease_settings)
         super().start(node)
-        process = self.processes[node]
-        core = process.core
-        access = open_access(
-            core.table, process.runtime, self._nursery, settings=self.lease_settings,
-            notify=tell_peers(process.peers.known) if self._push else tell_nobody,
-        )  # fmt: skip
+        core = self.processes[node].core
+        core.vault.open(SEALING_KEY)
+        if not self._push:
+            core.directory._notify = tell_nobody
         if self._mutate is not None:
-            self._mutate(access)
-        core.server.forget = access.credentials.forget
-        self.access[node] = access
+            self._mutate(core)
+        self.access[node] = core
 
     async def until_dead(self, node, work):
         """What `work` gives; None: the node died under it."""

@@ -260,6 +260,23 @@ async def test_two_nodes_change_one_user_at_once_and_both_changes_stand(world, m
 
 
 @over_drives()
+async def test_peers_that_do_not_listen_delay_the_removal_of_a_user_once_and_not_for_each_key(
+    world, make
+):
+    async def notify(names):
+        await trio.sleep_forever()
+
+    node, quick = make(notify), make()
+    await with_key(quick)
+    for _ in range(9):
+        await quick.directory.create_key("ann")
+    began = trio.current_time()
+    await node.directory.remove_user("ann")
+    assert await quick.directory.keys() == []
+    assert trio.current_time() - began < 3
+
+
+@over_drives()
 async def test_the_secret_is_stored_sealed(world, make):
     node = make()
     pair = await with_key(node)
@@ -306,6 +323,20 @@ async def test_a_key_whose_secret_cannot_be_opened_is_unavailable_and_brings_not
     await write_record(one.table, replace(record, sealed=theirs.sealed), stamp)
     with pytest.raises(UnavailableError, match="secret of another"):
         await one.credentials.find(pair.access_key)
+
+
+@over_drives()
+async def test_a_record_of_a_newer_version_is_no_outage_that_the_old_one_could_bridge(world, make):
+    node = make()
+    pair = await with_key(node)
+    assert await node.credentials.find(pair.access_key) is not None
+    name = key_name(pair.access_key)
+    data, _ = await node.table.read_document(name)
+    await node.table.write_document(name, data[:4] + b"\x02" + data[5:])
+    await trio.sleep(2.1)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="format 02"):
+            await node.credentials.find(pair.access_key)
 
 
 @over_drives()

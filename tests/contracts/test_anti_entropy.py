@@ -5,6 +5,7 @@ import trio
 
 from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.ids import BucketId, DataId, RowKey
+from cluster.layout import encode_layout
 from cluster.register.acceptor import OP_TTL_MS
 from cluster.register.anti_entropy import (
     Changed,
@@ -62,7 +63,9 @@ from tests.contracts.benches import (
     stored,
     tombstone,
 )
+from tests.topology.layouts import make_layout
 
+OTHERS = encode_layout(make_layout(3, 1, 2, 1))  # it gives the drive no vote
 FIRST = RowKey(b"")
 NO_DATA, ALL_DATA = DataId(bytes(16)), DataId(b"\xff" * 16)
 BODY = BodyId(b"b" * 16)
@@ -251,9 +254,9 @@ async def test_only_a_rebuilding_drive_takes_what_is_not_known_chosen(bench):
     pulled = install(ballot, live(ballot), 0, chosen=False)
     async with bench.open() as drive:
         await expect(drive, pulled, Nack)
-        bench.drive.set_voting(False)
+        await bench.drive.layout.keep(1, OTHERS)
         await expect(drive, pulled, Done)
-        bench.drive.set_voting(True)
+        await bench.drive.layout.keep(1, b"")
         held = Register(ballot=ballot, state=live(ballot), chosen=False)
         assert await ask(drive, query()) == Value(held)
 
@@ -376,7 +379,7 @@ async def test_what_was_accepted_under_the_old_layout_is_on_a_page_under_the_new
 async def test_a_rebuilding_drive_takes_accepts_and_says_nothing_that_counts(bench):
     ballot = at(bench, 1)
     async with bench.open() as drive:
-        bench.drive.set_voting(False)
+        await bench.drive.layout.keep(1, OTHERS)
         everything = Scan(start=ROW, stop=None, limit=10, epoch=1, bucket_epoch=1)
         for request in (query(), prepare(ballot), have((ROW, ballot)), sync(), everything):
             await expect(drive, request, NotVoting)
@@ -384,7 +387,7 @@ async def test_a_rebuilding_drive_takes_accepts_and_says_nothing_that_counts(ben
         await expect(drive, accept(ballot, live(ballot)), NotVoting)
         bench.crash()
     async with bench.open() as drive:
-        bench.drive.set_voting(True)
+        await bench.drive.layout.keep(1, b"")
         assert (await expect(drive, query(), Value)).register.ballot == ballot
 
 

@@ -27,14 +27,17 @@ async def replace_last(w, adopted=(0, 1, 2)):
     new = w.make(layout.sets[0].positions[3].drive, 3)
     w.drives = [*w.drives[:3], new]
     await new.layout.keep(layout.epoch, encode_layout(layout))
-    new.set_voting(False)
     await w.adopt(layout, adopted)
     return new, Progress(since=layout.epoch)
 
 
-async def go_on(w, layout):
-    await w.adopt(layout)
-    w.drives[3].set_voting(True)
+async def go_on(w, progress):
+    """The new drive votes."""
+    evidence = Evidence(
+        epochs={drive.drive_id: w.layout.epoch for drive in w.drives},
+        synced={w.drives[3].drive_id: progress.synced},
+    )
+    await w.adopt(activate(w.layout, PLACE, evidence))
 
 
 async def test_a_new_drive_has_every_row_and_may_vote(autojump_clock):
@@ -47,11 +50,7 @@ async def test_a_new_drive_has_every_row_and_may_vote(autojump_clock):
         assert isinstance(await w.held(3), NotVoting)
         await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
         assert progress.synced == {drive.drive_id for drive in w.drives[:3]}
-        evidence = Evidence(
-            epochs={drive.drive_id: w.layout.epoch for drive in w.drives},
-            synced={new.drive_id: progress.synced},
-        )
-        await go_on(w, activate(w.layout, PLACE, evidence))
+        await go_on(w, progress)
         assert new.state is DriveState.ACTIVE
         for number in range(8):
             assert await w.held(3, b"%d" % number) == await w.held(0, b"%d" % number)
@@ -70,7 +69,7 @@ async def test_it_takes_the_highest_ballot_also_where_nobody_knows_it_chosen(aut
         await w.ask(2, accept)
         new, progress = await replace_last(w)
         await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
-        await go_on(w, w.layout)
+        await go_on(w, progress)
         held = Register(ballot=ballot, state=state, chosen=False)
         assert await w.held(3) == Value(held)
 
@@ -103,7 +102,7 @@ async def test_floor_and_fences_come_along(autojump_clock):
         new, progress = await replace_last(w)
         await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
         new.crash()
-        await go_on(w, w.layout)
+        await go_on(w, progress)
         assert await w.held(3) == StaleBucket(5)
         assert new.platter.index.control().gc_floor == max(floors)
 
@@ -119,7 +118,7 @@ async def test_a_row_that_is_corrupt_at_a_source_is_repaired_and_not_left_out(au
         new, progress = await replace_last(w)
         await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
         assert len(progress.synced) == 3
-        await go_on(w, w.layout)
+        await go_on(w, progress)
         assert isinstance(await w.held(1), Value)
         assert list((await w.held(3)).bodies.values()) == [b"data"]
 
@@ -161,7 +160,7 @@ async def test_what_it_accepted_itself_is_not_overwritten(autojump_clock):
         done = await w.put()
         await trio.sleep(1)
         await sync(w.copier, new, w.drives[:3], progress, pages=PAGES)
-        await go_on(w, w.layout)
+        await go_on(w, progress)
         assert (await w.held(3)).register.ballot == done.ballot
 
 

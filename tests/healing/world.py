@@ -17,7 +17,7 @@ from cluster.metadata.commit import TableSettings
 from cluster.metadata.table import RegisterRef, Table
 from cluster.register.keys import object_row
 from cluster.register.messages import Learn, Query
-from cluster.register.mutations import DeleteCurrent, OpenUpload, PutVersion
+from cluster.register.mutations import DeleteVersion, OpenUpload, PutVersion
 from cluster.register.records import BodyId, BodyRef, Part, Upload, Version
 from tests.contracts.benches import Answers
 from tests.sim.run import SimRuntime
@@ -66,7 +66,7 @@ class World:
         return await self.table.commit(self.ref(key), PutVersion(version=version), bodies=bodies)
 
     async def delete(self, key=b"key"):
-        return await self.table.commit(self.ref(key), DeleteCurrent())
+        return await self.table.commit(self.ref(key), DeleteVersion())
 
     async def open_upload(self, key=b"key"):
         upload = Upload(UploadId(b"u" * 16), BALLOT_ZERO, b"", 0)

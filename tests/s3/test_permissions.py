@@ -5,9 +5,10 @@ import json
 import pytest
 
 from cluster.errors import UnavailableError
+from s3 import router
 from s3.messages import Response
 from s3.ops import HANDLERS
-from s3.ops.permissions import NEEDS, all_actions
+from s3.ops.permissions import NEEDS, all_actions, betrays
 from s3.policy import EVERYTHING, NOTHING, grants_of
 from s3.request import Credential, Identity
 from s3.router import _BUCKET_SUBRESOURCES, _OBJECT_SUBRESOURCES
@@ -217,6 +218,20 @@ async def test_a_slash_in_the_name_of_a_bucket_does_not_make_it_another(target):
     subject = gateway(Untouchable(), [], grants=grants(statement("Allow", "*", "arn:aws:s3:::bucket/*")))  # fmt: skip
     answer = await subject.handle(request("GET", target), Empty())
     assert answer.status in {403, 404}
+
+
+@pytest.mark.parametrize(
+    ("code", "listing", "told"),
+    [
+        ("NoSuchKey", False, False), ("NoSuchVersion", False, False), ("NoSuchKey", True, True),
+        ("NoSuchVersion", True, True), ("NoSuchBucket", False, True), ("PreconditionFailed", False, True),
+    ],
+)  # fmt: skip
+def test_which_errors_are_hidden_from_whom(code, listing, told):
+    given = grants(statement("Allow", "ListBucket" if listing else "GetObject", "*"))
+    identity = Identity(access_key=ACCESS, owner="root", grants=given)
+    head = request("GET", "/bucket/key")
+    assert betrays(code, identity, router.route(head), head.headers) is not told
 
 
 async def test_a_star_in_a_key_is_no_pattern():

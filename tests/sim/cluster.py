@@ -11,6 +11,7 @@ from cluster.drives.remote_node import PeerSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.profile import Profile
 from cluster.errors import ClusterError
+from cluster.healing.settings import HealingSettings
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.layout import Layout, Node
 from cluster.metadata.commit import TableSettings
@@ -44,11 +45,11 @@ class Process:
         self.runtime = SimRuntime(
             Random(world.rng.getrandbits(64)), offset_ms=world.rng.randint(-2000, 2000)
         )
-        own = {
-            d.drive_id: LocalFace(d, self.died) for d in world.drives if world.node_of(d) == node
+        self.own = {
+            d.drive_id: LocalFace(d, self.died) for d in world.hosted if world.node_of(d) == node
         }
         self.core = Core(
-            node, world.layout, own=lambda: own, transport=ProcessTransport(self), runtime=self.runtime,
+            node, world.layout, own=lambda: self.own, transport=ProcessTransport(self), runtime=self.runtime,
             nursery=nursery, settings=world.settings,
         )  # fmt: skip
         self.store, self.peers = self.core.store, self.core.peers
@@ -62,7 +63,7 @@ class Process:
         self.died.set()
         self.scope.cancel()
         self.world.network.crash(self.node)
-        for drive in self.world.drives:
+        for drive in self.world.hosted:
             if self.world.node_of(drive) == self.node:
                 drive.crash()
 
@@ -140,7 +141,9 @@ class ClusterWorld(World):
         self.rng, self.trace, self._nursery = rng, trace, nursery
         self.runtime = SimRuntime(Random(rng.getrandbits(64)))
         limits = Limits(
-            op_ttl_ms=rng.choice([5_000, 300_000]), ceiling_lease_ms=rng.choice([0, 50, 1000])
+            op_ttl_ms=rng.choice([5_000, 300_000]),
+            ceiling_lease_ms=rng.choice([0, 50, 1000]),
+            max_put_ms=rng.choice([20_000, 24 * 3600 * 1000]),
         )
         self.bare = [
             MemoryDrive(
@@ -149,6 +152,7 @@ class ClusterWorld(World):
             for i in range(PROFILE.n)
         ]  # fmt: skip
         self.drives = [mutate(drive) for drive in self.bare] if mutate else self.bare
+        self.hosted = list(self.drives)  # also those that have no place in the layout
         sets = form_sets(
             [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.bare)], PROFILE
         )
@@ -164,6 +168,10 @@ class ClusterWorld(World):
                 straggler_max_seconds=0.2, stage_seconds=3.0, straggler_feed_seconds=1.0
             ),
             peers=PeerSettings(call_seconds=5.0, ping_seconds=0.5, ping_timeout_seconds=1.0),
+            healing=HealingSettings(
+                limits=limits, purge_margin_ms=1000, steward_seconds=0.5, catch_up_seconds=1.0,
+                forget_seconds=2.0, round_seconds=1.0,
+            ),
         )  # fmt: skip
         self.links = rng.choice(sorted(LINKS))
         self.network = SimNetwork(
@@ -200,7 +208,11 @@ class ClusterWorld(World):
     async def client(self, store, name, turns):
         for _ in range(turns):
             await trio.sleep(self.rng.choice([0, 0.001, 0.01, 0.1, 0.5]))
-            await self.through(self.rng.choice(NODES), name)
+            await self.through(self.pick(), name)
+
+    def pick(self) -> NodeId:
+        """Whom a client asks next."""
+        return self.rng.choice(NODES)
 
     async def through(self, node: NodeId, name: str) -> None:
         """One operation; when the node dies under it, its outcome is unknown."""

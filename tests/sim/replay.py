@@ -1,4 +1,4 @@
-"""`python -m tests.sim.replay SEED [cluster | access | versions | versions-cluster]`: one run, with its trace, to its end or its violation."""
+"""`python -m tests.sim.replay SEED [cluster | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
@@ -10,12 +10,13 @@ from tests.sim.run import simulate
 def main():
     lines = []
     scenarios = {
+        "": single_node.scenario,
         "cluster": cluster.scenario,
         "access": revocation.revocations,
         "versions": versions.scenario,
         "versions-cluster": versions.cluster_scenario,
     }
-    scenario = next((scenarios[name] for name in sys.argv[2:]), single_node.scenario)
+    scenario = scenarios[sys.argv[2] if len(sys.argv) > 2 else ""]
 
     async def watched(rng, trace):
         trace.lines = lines

@@ -8,7 +8,7 @@ from cluster.access.push import tell_peers
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.remote_node import RefusedError
 from cluster.wire import Header, WireError
-from tests.transport.pair import THERE, between_two_nodes
+from tests.transport.pair import HERE, THERE, between_two_nodes
 
 HEADER = Header(b"c" * 16, 1, 2, 3, 4, 5, 6, 7)
 PREFIX = "9298c410" + "63" * 16 + "01020304050607"
@@ -45,7 +45,7 @@ async def test_a_peer_that_is_told_forgets(pair):
 async def test_a_peer_that_refuses_or_is_away_is_no_error(pair):
     told = []
     pair.server.forget = told.extend
-    pair.epochs[THERE] = 7
+    pair.peer.members.discard(HERE)
     with pytest.raises(RefusedError):
         await pair.node.forget([b"n"])
     await tell_peers(lambda: [pair.node])([b"n"])

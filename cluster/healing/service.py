@@ -1,0 +1,104 @@
+"""What a node does for its drives, and for its sets, beside serving: rows brought up to date, tombstones and orphans forgotten.
+
+Rounds are bounded, and one follows the other: nothing of this is urgent, and it must not get in the way of requests.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import trio
+
+from cluster.drives.drive import ANSWERING, VOTING, Drive
+from cluster.drives.roster import Roster
+from cluster.errors import ClusterError
+from cluster.healing.catch_up import catch_up
+from cluster.healing.copying import Copier
+from cluster.healing.orphans import collect_orphans
+from cluster.healing.purge import purge
+from cluster.healing.settings import HealingSettings
+from cluster.healing.steward import Steward
+from cluster.ids import DataId, DriveId, NodeId, RowKey
+from cluster.layout import SYSTEM, Layout, Seat
+from cluster.membership.view import MembershipView
+from cluster.metadata.table import Table
+from cluster.topology.agreement import Agreement
+from cluster.votes import roll_of
+
+
+def sets_of(layout: Layout, drive: DriveId) -> list[int]:
+    """The sets whose rows a drive holds, SYSTEM among them. Pure."""
+    ids = [s.set_id for s in layout.sets if any(p.drive == drive for p in s.positions)]
+    if any(seat.drive == drive for seat in roll_of(layout, SYSTEM).seats):
+        ids.append(SYSTEM)
+    return ids
+
+
+class Healing:
+    """`run` must be running."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        agreement: Agreement,
+        table: Table,
+        roster: Roster,
+        view: MembershipView,
+        own: Callable[[], Mapping[DriveId, Drive]],
+        settings: HealingSettings,
+    ) -> None:
+        self._me, self._agreement, self._table, self._view = me, agreement, table, view
+        self._own, self._settings = own, settings
+        self.steward = Steward(me, agreement, table, roster, view, settings)
+        self._purged_to: dict[int, RowKey | None] = {}
+        self._looked_to: dict[tuple[DriveId, int], DataId | None] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        settings = self._settings
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._after_changes)
+            nursery.start_soon(self._every, settings.catch_up_seconds, self._catch_up)
+            nursery.start_soon(self._every, settings.forget_seconds, self._forget)
+
+    async def _after_changes(self) -> None:
+        while True:
+            with trio.move_on_after(self._settings.steward_seconds):
+                await self._agreement.wait_changed()
+            await self.steward.look()
+
+    @staticmethod
+    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await trio.sleep(seconds)
+            with suppress(ClusterError):  # no quorum now: the next round tries again
+                await work()
+
+    async def _catch_up(self) -> None:
+        for set_id, drive in self._sets():
+            if drive.state in VOTING:
+                await catch_up(Copier(self._table, set_id, self._settings), drive)
+
+    async def _forget(self) -> None:
+        layout = self._agreement.current
+        for set_id, drive in self._sets():
+            copier = Copier(self._table, set_id, self._settings)
+            if set_id != SYSTEM and drive.state in ANSWERING:
+                key = (drive.drive_id, set_id)
+                after = self._looked_to.get(key)
+                self._looked_to[key] = (await collect_orphans(copier, drive, after)).next
+            if drive.state in VOTING and self._is_first(layout, set_id, drive.drive_id):
+                start = self._purged_to.get(set_id)
+                self._purged_to[set_id] = (await purge(copier, layout, drive, start)).next
+
+    def _is_first(self, layout: Layout, set_id: int, drive: DriveId) -> bool:
+        """One drive of a set is enough for tombstones, which all have to hold."""
+        seats: tuple[Seat, ...] = roll_of(layout, set_id).seats
+        return next(s.drive for s in seats if self._view.is_routable(s.node)) == drive
+
+    def _sets(self) -> list[tuple[int, Drive]]:
+        layout = self._agreement.current
+        return [
+            (set_id, drive)
+            for drive_id, drive in self._own().items()
+            for set_id in sets_of(layout, drive_id)
+        ]

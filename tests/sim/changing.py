@@ -1,0 +1,263 @@
+"""The cluster while an operator changes it: drives are replaced, moved, nodes join, leave and come back, the system set changes.
+
+The old drive of a replacement may be dead, or alive on the far side of a partition. Repair of shards is done by hand
+(mender.py), and one position at a time is without its data, so that whatever is lost is a bug.
+"""
+
+from itertools import count
+
+import trio
+
+from cluster.drives.memory_drive import MemoryDrive
+from cluster.errors import ClusterError, ConfigError
+from cluster.ids import DriveId, NodeId
+from cluster.layout import Node, Seat
+from cluster.topology.changes import (
+    Place,
+    add_node,
+    begin_move,
+    cancel_move,
+    complete_data,
+    remove_node,
+    replace_drive,
+    switch_move,
+)
+from cluster.topology.system_changes import begin_system_change, cancel_system_change
+from tests.sim.checkers import ViolationError
+from tests.sim.cluster import NODES, ClusterWorld, LocalFace
+from tests.sim.mender import mend
+from tests.sim.single_node import persist
+
+GUEST = NodeId(4)
+
+
+class ChangingWorld(ClusterWorld):
+    """`drives` are those of the positions now, `hosted` all that there are."""
+
+    def __init__(self, rng, nursery, trace, mutate=None):
+        self._homes = {}
+        self._ids = count(100)
+        self._made = []
+        super().__init__(rng, nursery, trace, mutate)
+        self.drives = list(self.drives)
+        self.changes = []  # what the layout came to, by name
+
+    def node_of(self, drive):
+        return self._homes.get(drive.drive_id) or super().node_of(drive)
+
+    async def settle(self):
+        """Until every member sees every other."""
+        members = [node.node for node in self.newest_layout.nodes]
+        for node in members:
+            for peer in members:
+                if peer != node:
+                    with trio.fail_after(60):
+                        await self.processes[node].peers.node(peer).wait_up()
+
+    # -- drives come and go
+
+    def add_drive(self, node, position):
+        """An empty one."""
+        drive_id = DriveId(next(self._ids).to_bytes(16, "big"))
+        self._homes[drive_id] = node
+        model = self.bare[0]
+        drive = MemoryDrive(
+            drive_id, self.runtime, self._nursery, position=position, limits=model._limits, grace_ms=5_000
+        )  # fmt: skip
+        self.hosted.append(drive)
+        process = self.processes.get(node)
+        if process is not None and not process.died.is_set():
+            process.own = process.own | {drive_id: LocalFace(drive, process.died)}
+        return drive
+
+    def discard(self, drive):
+        """It is pulled out, and was never seen again."""
+        drive.vanish()
+        self.hosted.remove(drive)
+        process = self.processes.get(self.node_of(drive))
+        if process is not None:
+            process.own = {i: face for i, face in process.own.items() if i != drive.drive_id}
+
+    def follow(self, layout):
+        """The drives that have the positions now."""
+        by_id = {drive.drive_id: drive for drive in self.hosted}
+        positions = layout.sets[0].positions
+        self.drives = self.bare = [
+            by_id.get(p.drive, old) for p, old in zip(positions, self.drives, strict=True)
+        ]
+
+    # -- the operator
+
+    @property
+    def newest_layout(self):
+        return max((p.core.layout for p in self.processes.values()), key=lambda x: x.epoch)
+
+    async def change(self, what, change):
+        """Ask some node for a change. The layout, or None where it was refused or came to nothing."""
+        node = self.rng.choice(sorted(self.processes))
+        process = self.processes[node]
+        if process.died.is_set():
+            return None
+        with trio.move_on_after(10):
+            try:
+                layout = await process.core.agreement.propose(process.core.table, change)
+            except ClusterError as error:
+                self.trace.say("refused", what, type(error).__name__)
+                return None
+            self.trace.say("layout", layout.epoch, what)
+            self.changes.append(what)
+            self.follow(layout)
+            return layout
+        return None
+
+    @property
+    def is_whole(self):
+        """Whether nothing is owed and nothing under way: only then may a drive be lost for good."""
+        positions = self.newest_layout.sets[0].positions
+        return all(
+            p.voting and p.data_complete and p.learner is None for p in positions
+        ) and not any(self.owes(drive) for drive in self.drives)
+
+    async def operate(self):
+        """Change after change."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.2, 2))
+            layout = self.newest_layout
+            self.follow(layout)
+            place = Place(0, self.rng.randrange(layout.n))
+            position = layout.sets[0].positions[place.position]
+            what = self.rng.choice(["replace", "replace", "move", "system", "cancel", "guest"])
+            if what == "replace" and self.is_whole:
+                await self.replace(place, position)
+            elif what == "move" and self.is_whole:
+                await self.move(place, position)
+            elif what == "system":
+                size = self.rng.choice([1, 3, 5])
+                await self.change("system", lambda now, size=size: begin_system_change(now, size))
+            elif what == "cancel":
+                await self.change("cancel-system", cancel_system_change)
+                await self.change("cancel-move", lambda now, place=place: cancel_move(now, place))
+            elif what == "guest":
+                await self.guest()
+
+    async def replace(self, place, position):
+        """The drive is dead, or only seems so; the new one is in its node, or in another."""
+        old = self.drives[place.position]
+        is_dead = self.rng.random() < 0.5
+        self.trace.say("lost", place.position, "dead" if is_dead else "alive")
+        if is_dead:
+            self.discard(old)
+        await self.put_another(place, old.drive_id)
+
+    async def put_another(self, place, old):
+        """Another drive at the place of this one."""
+        layout = self.newest_layout
+        if any(seat.drive == old for seat in layout.system):
+            size = len(layout.system)
+            await self.change("free", lambda now: begin_system_change(now, size, avoid=[old]))
+            return
+        members = [node.node for node in layout.nodes]
+        here = layout.sets[0].positions[place.position].node
+        node = self.rng.choice([here, self.rng.choice(members)])
+        new = self.add_drive(node, place.position)
+
+        def change(now):
+            if now.sets[0].positions[place.position].drive != old:
+                raise ConfigError("it was replaced meanwhile")
+            return replace_drive(now, place, Seat(new.drive_id, node), force=True)
+
+        await self.change("replace", change)
+
+    async def move(self, place, position):
+        members = [node.node for node in self.newest_layout.nodes]
+        node = self.rng.choice(members)
+        new = self.add_drive(node, place.position)
+        await self.change(
+            "move", lambda now: begin_move(now, place, Seat(new.drive_id, node), force=True)
+        )
+
+    async def guest(self):
+        """A fourth node comes, and goes when it holds nothing; it may come back to where it is no member."""
+        members = {node.node for node in self.newest_layout.nodes}
+        if GUEST not in members:
+            if GUEST not in self.processes:
+                self.start(GUEST)
+            await self.change("join", lambda now: add_node(now, Node(GUEST, "n4")))
+        else:
+            await self.change("leave", lambda now: remove_node(now, GUEST))
+
+    async def finish(self):
+        """What is begun is carried on: moves are switched, data is mended, and called complete."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.2, 1))
+            layout = self.newest_layout
+            self.follow(layout)
+            await mend(self)
+            for number, position in enumerate(layout.sets[0].positions):
+                place = Place(0, number)
+                if all(position.drive != drive.drive_id for drive in self.hosted):
+                    await self.put_another(place, position.drive)
+                elif position.learner is not None:
+                    await self.change("switch", lambda now, place=place: switch_move(now, place))
+                elif position.voting and not position.data_complete:
+                    await mend(self)
+                    if not self.owes(self.drives[number]):
+                        await self.change(
+                            "complete", lambda now, place=place: complete_data(now, place)
+                        )
+
+    async def until_whole(self):
+        """After the faults everything that was begun comes to its end."""
+        with trio.move_on_after(120):
+            while True:
+                await mend(self)
+                layout = self.newest_layout
+                if self.is_whole and not (layout.system_next or layout.system_previous):
+                    break
+                await trio.sleep(0.5)
+            while any(  # noqa: ASYNC110 - a simulator may poll
+                face.layout.epoch != layout.epoch
+                for node in layout.nodes
+                for face in self.processes[node.node].own.values()
+            ):
+                await trio.sleep(0.5)
+            return
+        raise ViolationError(f"the layout does not come to rest: {self.newest_layout}")
+
+    def pick(self):
+        """A node for a client: a guest that has left serves nothing, and must not pretend to."""
+        return self.rng.choice(sorted(self.processes))
+
+
+async def scenario(rng, trace, *, mutate=None, turns=12):
+    """One seed: clients, faults and an operator together, then calm, then the checks."""
+    async with trio.open_nursery() as nursery:
+        world = ChangingWorld(rng, nursery, trace, mutate)
+        trace.say("links", world.links)
+        await world.settle()
+        store = world.processes[NODES[0]].store
+        await persist(lambda: store.create_bucket("sim", "root", b""))
+        with trio.CancelScope() as faults:
+            async with trio.open_nursery() as clients:
+
+                async def run_clients():
+                    async with trio.open_nursery() as inner:
+                        for number in range(rng.randint(2, 4)):
+                            inner.start_soon(world.client, None, f"client-{number}", turns)
+                    faults.cancel()
+
+                clients.start_soon(run_clients)
+                clients.start_soon(world.chaos)
+                clients.start_soon(world.operate)
+                clients.start_soon(world.finish)
+        world.calm()
+        await world.settle()
+        with trio.CancelScope() as finishing:
+            async with trio.open_nursery() as operator:
+                operator.start_soon(world.finish)
+                await world.until_whole()
+                finishing.cancel()
+        await trio.sleep(4)
+        await world.check(world.processes[rng.choice(NODES)].store)
+        nursery.cancel_scope.cancel()
+    return world
