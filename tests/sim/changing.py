@@ -33,7 +33,7 @@ GUEST = NodeId(4)
 class ChangingWorld(ClusterWorld):
     """`drives` are those of the positions now, `hosted` all that there are."""
 
-    has_fixed_drives = collects_orphans = False
+    has_fixed_drives = False
 
     def __init__(self, rng, nursery, trace, mutate=None):
         self._homes = {}

@@ -1,4 +1,4 @@
-"""`python -m tests.sim.replay SEED [cluster | changing | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
+"""`python -m tests.sim.replay SEED [cluster | cluster-space | changing | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
@@ -12,6 +12,7 @@ def main():
     scenarios = {
         "": single_node.scenario,
         "cluster": cluster.scenario,
+        "cluster-space": cluster.space_scenario,
         "changing": changing.scenario,
         "access": revocation.revocations,
         "versions": versions.scenario,

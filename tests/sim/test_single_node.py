@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.drives.registers import Registers
-from tests.sim.mutants import Forgetful
+from tests.sim.checkers import ViolationError
+from tests.sim.mutants import MUTANTS, Forgetful
 from tests.sim.run import simulate
 from tests.sim.single_node import scenario
 
@@ -37,12 +37,15 @@ def test_acknowledging_before_the_commit_is_caught():
     raise AssertionError("the checkers did not notice")
 
 
-def test_showing_what_is_not_durable_is_caught(monkeypatch):
-    """The simulator runs the hosting code of real drives: a fault there shows."""
-    monkeypatch.setattr(Registers, "when_shown", lambda self, seq, reply, answer: reply(answer))
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_store_without_a_safeguard_is_caught(name):
+    """The simulator runs the code of production: a fault there shows, and shows as a violation."""
     for seed in range(150):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException:
-            return
+        with MUTANTS[name]():
+            try:
+                simulate(scenario, seed=seed)
+            except BaseExceptionGroup as errors:
+                if errors.subgroup(ViolationError) is None:
+                    raise
+                return
     raise AssertionError("the checkers did not notice")

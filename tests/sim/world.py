@@ -21,9 +21,7 @@ class World:
 
     make_clients = Workload
     has_fixed_drives = True  # what was on a drive is there still: the oracle may look
-    collects_orphans = (
-        False  # whether anybody looks for what was staged or superseded and then forgotten
-    )
+    checks_space = False  # whether what nobody refers to must be gone when every grace is over
 
     async def look(self):
         """The oracle, every now and then."""
@@ -92,7 +90,7 @@ class World:
         await self.use_everything(store)
         self.check_history()
         self.check_storage()
-        if self.collects_orphans and self.rng.random() < 0.3:
+        if self.checks_space:
             await self.check_space()
 
     async def check_space(self):
