@@ -13,6 +13,7 @@ from cluster.drives.roster import Roster
 from cluster.errors import ClusterError
 from cluster.healing.catch_up import catch_up, pass_hints
 from cluster.healing.copying import Copier
+from cluster.healing.fences import take_fences
 from cluster.healing.orphans import collect_orphans
 from cluster.healing.purge import purge
 from cluster.healing.settings import HealingSettings
@@ -78,8 +79,7 @@ class Healing:
         for set_id, drive in self._sets():
             if drive.state in VOTING:
                 copier = Copier(self._table, set_id, self._settings)
-                members = self._table.members_of(set_id).drives
-                peers = [d for d in members if d.drive_id != drive.drive_id and d.state in VOTING]
+                peers = self._peers(set_id, drive)
                 cursors = self._hinted_to.setdefault((drive.drive_id, set_id), {})
                 await pass_hints(copier, drive, peers, cursors)
                 await catch_up(copier, drive)
@@ -88,6 +88,9 @@ class Healing:
         layout = self._agreement.current
         for set_id, drive in self._sets():
             copier = Copier(self._table, set_id, self._settings)
+            if set_id != SYSTEM and drive.state in VOTING:
+                for peer in self._peers(set_id, drive):
+                    await take_fences(copier, drive, peer)
             if set_id != SYSTEM and drive.state in ANSWERING:
                 key = (drive.drive_id, set_id)
                 after = self._looked_to.get(key)
@@ -95,6 +98,10 @@ class Healing:
             if drive.state in VOTING and self._is_first(layout, set_id, drive.drive_id):
                 start = self._purged_to.get(set_id)
                 self._purged_to[set_id] = (await purge(copier, layout, drive, start)).next
+
+    def _peers(self, set_id: int, drive: Drive) -> list[Drive]:
+        members = self._table.members_of(set_id).drives
+        return [d for d in members if d.drive_id != drive.drive_id and d.state in VOTING]
 
     def _is_first(self, layout: Layout, set_id: int, drive: DriveId) -> bool:
         """One drive of a set is enough for tombstones, which all have to hold."""
