@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from cluster.clock import Ballot
 from cluster.drives.memory_drive import MemoryDrive
@@ -11,7 +12,7 @@ from cluster.ids import DataId, DriveId
 from cluster.objects.model import PutRequest, Seal
 from cluster.register.keys import system_row
 from cluster.register.messages import Accept, Accepted, Failed, Prepare, Query
-from cluster.register.records import KeyState, Part, Version
+from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
 from tests.sim.run import SimRuntime, simulate
 from tests.sim.single_node import SingleNode
 
@@ -69,7 +70,8 @@ def test_a_drive_that_failed_while_a_row_was_read_has_no_vote():
     simulate(main, seed=1)
 
 
-def test_a_drive_that_missed_a_body_and_takes_the_next_write_owes_the_shard():
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_drive_that_missed_a_body_and_takes_the_next_write_owes_the_shard(is_listed):
     """The confirmation of a state, or an upload opened beside it, introduces nothing: the debt is older (I17)."""
 
     async def main(rng, trace):
@@ -85,10 +87,17 @@ def test_a_drive_that_missed_a_body_and_takes_the_next_write_owes_the_shard():
                 version_id=None, delete_marker=False, stamp=BALLOT, op_hlc=1, size=9000,
                 validator="v", attributes=b"", mtime_ms=1, parts=(part,),
             )  # fmt: skip
+            bodies = {}
+            if (
+                is_listed
+            ):  # and the parts' own registers, which knew of the debt, go with the upload
+                body = BodyRef(id=BodyId(b"b" * 16), size=1, digest=bytes(16), count=1)
+                bodies = {body.id: encode_parts((part,))}
+                version = replace(version, parts=(), body=body)
             drive.submit(
                 Accept(
                     row=ROW, ballot=Ballot(2, 0, 1), epoch=1, bucket_epoch=0, base=BALLOT,
-                    state=KeyState(versions=(version,)),
+                    state=KeyState(versions=(version,)), bodies=bodies,
                 ),
                 replies.append,
             )  # fmt: skip
