@@ -30,7 +30,7 @@ def test_one_seed_is_one_run():
 
 def test_the_runs_meet_every_fault_and_most_operations_succeed():
     outcomes, links, faults, duplicates, resets = [], set(), set(), 0, 0
-    for seed in range(20):
+    for seed in range(40):
 
         async def watched(rng, trace):
             nonlocal duplicates, resets
