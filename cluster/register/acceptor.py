@@ -9,8 +9,10 @@ rule that makes it decidable when data can no longer be introduced.
 
 from collections import OrderedDict
 from collections.abc import Collection
+from contextlib import suppress
 
 import attrs
+import msgspec
 
 from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.ids import BucketId, DataId, RowKey, data_id_hlc
@@ -33,7 +35,7 @@ from cluster.register.messages import (
     StaleEpoch,
 )
 from cluster.register.mutations import record_data
-from cluster.register.records import BodyId, KeyState, Part, Register
+from cluster.register.records import BodyId, KeyState, Part, Register, decode_parts
 
 OP_TTL_MS = (
     5 * 60 * 1000
@@ -208,13 +210,16 @@ class Acceptor:
             return NeedBodies()
         self._promise(message.row, ballot)
         self._corrupt.pop(message.row, None)
+        # What brought a part here that is older than this ballot, the drive may have missed as well.
+        missed = is_repair or message.base != held.ballot
+        parts = all_parts(message.state) if missed else introduced(message.state, ballot)
         return Write(
             message=message,
             register=Register(ballot=ballot, state=message.state, chosen=False),
-            missed=is_repair or message.base != held.ballot,
+            missed=missed,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(part for part in introduced(message.state, ballot) if self.lacks(part)),
+            debt=tuple(p for p in (*parts, *_listed(message, bodies_held)) if self.lacks(p)),
             superseded=_superseded(held, message.state),
         )
 
@@ -258,14 +263,17 @@ class Acceptor:
         needed = state.body_ids()
         if any(body not in message.bodies and body not in bodies_held for body in needed):
             return NeedBodies()
-        parts = (part for version in state.versions for part in version.parts)
         return Write(
             message=message,
             register=Register(ballot=ballot, state=state, chosen=message.chosen),
             missed=True,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(part for part in parts if part.set_id == self.set_id),
+            debt=tuple(
+                part
+                for part in (*all_parts(state), *_listed(message, bodies_held))
+                if part.set_id == self.set_id
+            ),
             superseded=_superseded(held, state),
         )
 
@@ -336,6 +344,11 @@ def _superseded(held: Register, state: KeyState) -> tuple[DataId, ...]:
     return tuple(record_data(held.state) - record_data(state)) if held.chosen else ()
 
 
+def all_parts(state: KeyState) -> tuple[Part, ...]:
+    """Parts that the records of a state name."""
+    return tuple(part for version in state.versions for part in version.parts)
+
+
 def introduced(state: KeyState, ballot: Ballot) -> tuple[Part, ...]:
     """Parts that entered the register with the version introduced at this ballot."""
     return tuple(
@@ -355,3 +368,14 @@ def collectable(chosen: Register, data_id: DataId, *, seen_chosen: bool, limits:
     if seen_chosen or any(data_id in applied.removed for applied in chosen.state.ring):
         return True
     return chosen.ballot.hlc > data_id_hlc(data_id) + limits.max_put_ms + limits.op_ttl_ms
+
+
+def _listed(message: Accept | Install, bodies_held: Collection[BodyId]) -> tuple[Part, ...]:
+    """Parts of a list that the message brings. Their own registers go with the upload, and what these owed with them."""
+    parts: tuple[Part, ...] = ()
+    for version in message.state.versions:
+        body = version.body
+        if body is not None and body.count and body.id not in bodies_held:
+            with suppress(msgspec.DecodeError):  # no reader will believe it either
+                parts += decode_parts(message.bodies[body.id])
+    return parts

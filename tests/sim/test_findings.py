@@ -3,14 +3,16 @@
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from cluster.clock import Ballot
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import ClusterError
-from cluster.ids import DriveId
+from cluster.ids import DataId, DriveId
 from cluster.objects.model import PutRequest, Seal
 from cluster.register.keys import system_row
-from cluster.register.messages import Failed, Prepare, Query
+from cluster.register.messages import Accept, Accepted, Failed, Prepare, Query
+from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
 from tests.sim.run import SimRuntime, simulate
 from tests.sim.single_node import SingleNode
 
@@ -63,6 +65,45 @@ def test_a_drive_that_failed_while_a_row_was_read_has_no_vote():
             await trio.sleep(1)
             assert len(replies) == 2
             assert all(isinstance(reply, Failed) for reply in replies), replies
+            nursery.cancel_scope.cancel()
+
+    simulate(main, seed=1)
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_drive_that_missed_a_body_and_takes_the_next_write_owes_the_shard(is_listed):
+    """The confirmation of a state, or an upload opened beside it, introduces nothing: the debt is older (I17)."""
+
+    async def main(rng, trace):
+        async with trio.open_nursery() as nursery:
+            drive = MemoryDrive(DriveId(bytes(16)), SimRuntime(rng), nursery, position=1)
+            replies = []
+            part = Part(
+                number=1, size=9000, validator="v", attributes=b"", data_id=DataId(b"d" * 16),
+                intro=BALLOT, codec="c", set_id=0, k=4, m=2, block=65536, staged=0b111101,
+                digest_root=bytes(16),
+            )  # fmt: skip
+            version = Version(
+                version_id=None, delete_marker=False, stamp=BALLOT, op_hlc=1, size=9000,
+                validator="v", attributes=b"", mtime_ms=1, parts=(part,),
+            )  # fmt: skip
+            bodies = {}
+            if (
+                is_listed
+            ):  # and the parts' own registers, which knew of the debt, go with the upload
+                body = BodyRef(id=BodyId(b"b" * 16), size=1, digest=bytes(16), count=1)
+                bodies = {body.id: encode_parts((part,))}
+                version = replace(version, parts=(), body=body)
+            drive.submit(
+                Accept(
+                    row=ROW, ballot=Ballot(2, 0, 1), epoch=1, bucket_epoch=0, base=BALLOT,
+                    state=KeyState(versions=(version,)), bodies=bodies,
+                ),
+                replies.append,
+            )  # fmt: skip
+            await trio.sleep(1)
+            assert isinstance(replies[0], Accepted)
+            assert (part.data_id, 1) in drive.platter.index.heal
             nursery.cancel_scope.cancel()
 
     simulate(main, seed=1)

@@ -11,7 +11,6 @@ from cluster.register.keys import object_row
 from tests.sim.checkers import FOREVER, Op, ViolationError
 from tests.sim.content import content, part_request, tag_of
 
-COMPLETIONS_KEPT = 16  # of a key, that a repeat still finds
 MANY_PARTS = 18  # more than a record keeps
 
 
@@ -187,8 +186,9 @@ class Multipart:
             self._completed(upload, op)
         elif errors and isinstance(errors[0], NotFoundError) and errors[0].kind == "upload":
             upload.close()
-            others = sum(other.op.key == whole.key for other in self.uploads)
-            if not upload.abort_sent and others < COMPLETIONS_KEPT:
+            # What was completed is remembered with the key, and forgotten with its tombstone.
+            is_first = upload.closing == begun and not upload.completed
+            if is_first and not upload.abort_sent:
                 raise ViolationError(f"an upload that nobody closed is not there: {upload}")
 
     def _completed(self, upload, op):
