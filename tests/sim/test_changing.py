@@ -1,0 +1,57 @@
+"""Layout changes in the simulated cluster: nothing is lost and nothing stale is read, and all that is begun comes to its end."""
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.topology import changes
+from tests.sim.changing import scenario
+from tests.sim.run import simulate
+from tests.sim.test_cluster import is_violation
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+BATCHES = 5
+FIRST_CAUGHT = 58  # the search for the caught mutant begins just below the seed that once caught it
+SHARE = 5  # a run takes five times as long as one of a single node
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_seeds(request, batch):
+    for seed in range(batch, request.config.getoption("--seeds") // SHARE, BATCHES):
+        try:
+            simulate(scenario, seed=seed)
+        except BaseException as error:
+            raise AssertionError(
+                f"seed {seed}: python -m tests.sim.replay {seed} changing"
+            ) from error
+
+
+def test_one_seed_is_one_run():
+    assert simulate(scenario, seed=3).digest == simulate(scenario, seed=3).digest
+
+
+def test_every_kind_of_change_is_made():
+    made = set()
+    for seed in range(12):
+
+        async def watched(rng, trace):
+            made.update((await scenario(rng, trace)).changes)
+
+        simulate(watched, seed=seed)
+    assert made >= {"replace", "complete", "move", "switch", "system", "join", "leave"}
+
+
+def test_a_replaced_drive_that_votes_at_once_is_caught(monkeypatch):
+    rebuilding = changes._rebuilding
+
+    def votes_at_once(layout, old, new):
+        return replace(rebuilding(layout, old, new), voting=True)
+
+    monkeypatch.setattr(changes, "_rebuilding", votes_at_once)
+    for seed in range(FIRST_CAUGHT - 2, FIRST_CAUGHT + 100):
+        try:
+            simulate(scenario, seed=seed)
+        except BaseException as error:
+            if is_violation(error):
+                return
+            raise
+    raise AssertionError("the checkers did not notice")
