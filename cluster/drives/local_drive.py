@@ -235,9 +235,11 @@ class LocalDrive:
         """See Drive."""
         self._rows.note_bad(header, reason)
 
-    async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
+    async def commit_shard(
+        self, row: ShardRow, body: bytes | None, taken_back: Callable[[], None]
+    ) -> None:
         """See StageHost."""
-        await self._rows.add(row, body)
+        await self._rows.add(row, body, taken_back)
 
     async def offload(self, work: Callable[[], None]) -> None:
         """See StageHost."""

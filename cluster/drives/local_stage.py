@@ -40,8 +40,10 @@ class StageHost(Protocol):
         """The drive draws its conclusions and says what to raise."""
         ...
 
-    async def commit_shard(self, row: ShardRow, body: bytes | None) -> None:
-        """Add the shard's index row, durably. Raises DriveError."""
+    async def commit_shard(
+        self, row: ShardRow, body: bytes | None, taken_back: Callable[[], None]
+    ) -> None:
+        """Add the shard's index row, durably; `taken_back` when that was cancelled, and undone. Raises DriveError."""
         ...
 
     def discard_later(self, discard: Callable[[], None]) -> None:
@@ -104,8 +106,11 @@ class LocalStage:
     def _end(self) -> None:
         if not self._dead:
             self._dead = True
-            if self._has_file:
-                self._drive.discard_later(self._discard)
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._has_file:
+            self._drive.discard_later(self._discard)
 
     def _discard(self) -> None:
         with self._lock:
@@ -135,11 +140,9 @@ class LocalStage:
 
     async def _commit(self, row: ShardRow, body: bytes | None) -> None:
         try:
-            await self._drive.commit_shard(row, body)
-        except trio.Cancelled:
-            self._end()
-            raise
-        self._dead = True
+            await self._drive.commit_shard(row, body, self._remove)
+        finally:
+            self._dead = True  # the file goes after its row, or stays
 
     def abort(self) -> None:
         """See Stage."""

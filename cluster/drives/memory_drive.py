@@ -253,11 +253,10 @@ class MemoryDrive:
             data_id=header.data_id, position=header.position, owner=header.owner,
             payload_bytes=sum(len(payload) for payload, _ in shard.blocks), home=header.home,
         )  # fmt: skip
-        try:
-            await self._rows.add(row, None)
-        except trio.Cancelled:
-            self.platter.shards.pop(key, None)
-            raise
+        await self._rows.add(row, None, lambda: self._take_back(key))
+
+    def _take_back(self, key: tuple[DataId, int]) -> None:
+        self.platter.shards.pop(key, None)
 
     async def read_blocks(
         self, header: ShardHeader, first: int, lengths: Sequence[int]

@@ -49,8 +49,14 @@ class ShardRows:
         """The row of a durable shard. Raises DriveError."""
         return await self.ask(lambda index: index.shard(data_id, position))
 
-    async def add(self, row: ShardRow, body: bytes | None) -> None:
-        """A shard is here; durable when this returns. Cancelled, it is taken back. Raises DriveError."""
+    async def add(
+        self, row: ShardRow, body: bytes | None, taken_back: Callable[[], None] = lambda: None
+    ) -> None:
+        """A shard is here; durable when this returns. Raises DriveError.
+
+        Cancelled, it is taken back; when that is durable `taken_back` is called, and not before: a row whose file is gone
+        would say that the shard is here, and nothing would owe it.
+        """
         commits = self._commits
         if commits.failed:
             raise DriveError(commits.failed)
@@ -69,14 +75,16 @@ class ShardRows:
             is_durable = await commits.committed(seq)
         except trio.Cancelled:
             self._drop(row)
+            commits.when_durable(commits.seq, lambda ok: taken_back() if ok else None)
             raise
         if not is_durable:
             raise DriveError(commits.failed)
 
     def _drop(self, row: ShardRow) -> None:
-        """Take back a shard's row with the next commit."""
+        """Take back a shard's row with the next commit. It may have paid a debt, or kept one from being noted."""
         batch = self._commits.batch
         batch.drop_shards.append((row.data_id, row.position))
+        batch.heal[row.data_id, row.position] = (row.owner, "it was taken back")
         if row.body is not None:
             batch.drop_bodies.add(row.body)
         self._commits.touch()

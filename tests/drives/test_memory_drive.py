@@ -186,3 +186,43 @@ def test_a_run_is_a_function_of_its_seed():
 
     assert run(1) == run(1)
     assert run(1) != run(2)
+
+
+@pytest.mark.parametrize("moment", [0.5, 1.5])
+def test_a_shard_that_is_taken_back_is_never_called_present_and_is_owed(moment):
+    """Cancelled while its row commits: the file goes after the row, whenever the power fails."""
+
+    async def main(rng, trace):
+        bench = MemoryBench()
+        async with bench.open() as drive:
+            drive.faults.commit_seconds = 1.0
+            shard = header()
+            writing = drive.open_stage(shard, 0)
+            await writing.write(BLOCKS)
+            with trio.move_on_after(moment):
+                await writing.close(b"")
+            await trio.sleep(rng.uniform(0, 3))
+            drive.crash()
+            key = (shard.data_id, shard.position)
+            present = key in drive.platter.index.shards
+            assert key in drive.platter.shards or not present
+
+    for seed in range(30):
+        simulate(main, seed=seed)
+
+
+async def test_what_a_shard_owed_is_owed_again_when_it_is_taken_back(autojump_clock):
+    bench = MemoryBench()
+    async with bench.open() as drive:
+        shard = header()
+        drive.note_bad_shard(shard, "missing")
+        await trio.sleep(1)
+        drive.faults.commit_seconds = 1.0
+        writing = drive.open_stage(shard, 0)
+        await writing.write(BLOCKS)
+        with trio.move_on_after(0.3):
+            await writing.close(b"")
+        await trio.sleep(5)
+        assert (await drive.status()).heal_debt == 1
+        assert not drive.platter.holds(shard.data_id, shard.position)
+        assert (shard.data_id, shard.position) not in drive.platter.shards

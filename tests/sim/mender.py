@@ -57,7 +57,8 @@ async def mend_part(world, row, part):
             block=part.block, codec=part.codec,
         )  # fmt: skip
         try:
-            stage = drive.open_stage(header, 0)
+            # Past the oracle: what is mended may have been collected meanwhile, which a PUT's shard never is.
+            stage = getattr(drive, "_bare", drive).open_stage(header, 0)
             await stage.write(blocks[position])
             await stage.close(next(iter(some.values())).digests)
         except DriveError:

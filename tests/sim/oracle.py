@@ -225,8 +225,8 @@ class Oracle:
             found += [f"body {b} on {drive.drive_id[0]}" for b in index._bodies.keys() - used]
         return found
 
-    def check_equal(self):
-        """All drives hold the same rows at the same ballots, but for dead buckets, which go drive by drive."""
+    def differences(self):
+        """Rows that not all drives hold at one ballot, in words, but for dead buckets, which go drive by drive."""
         dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
         held = [
             {
@@ -236,12 +236,12 @@ class Oracle:
             }
             for drive in self.drives
         ]
-        for number, rows in enumerate(held):
-            for row in held[0].keys() ^ rows.keys():
-                raise ViolationError(f"digests: {row!r} is not on both of drives 0 and {number}")
-            for row, ballot in rows.items():
-                if held[0][row] != ballot:
-                    raise ViolationError(f"digests: {row!r} differs on drives 0 and {number}")
+        everything = set().union(*held)
+        return sorted(
+            f"{row!r} differs from drive to drive"
+            for row in everything
+            if len({rows.get(row) for rows in held}) > 1
+        )
 
 
 class WatchedDrive:
