@@ -336,5 +336,5 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
 
 
 async def space_scenario(rng, trace):
-    """The same, and nothing that nobody refers to may be left: not so in every seed yet."""
+    """The same; in the end nothing is left that nobody refers to, and all drives hold the same rows."""
     return await scenario(rng, trace, checks_space=True)

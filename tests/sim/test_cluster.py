@@ -3,7 +3,7 @@
 import pytest
 
 from tests.sim.checkers import ViolationError
-from tests.sim.cluster import LINKS, scenario
+from tests.sim.cluster import LINKS, scenario, space_scenario
 from tests.sim.mutants import Forgetful
 from tests.sim.run import simulate
 
@@ -47,6 +47,17 @@ def test_the_runs_meet_every_fault_and_most_operations_succeed():
     assert duplicates > 0
     assert resets > 0
     assert outcomes.count("ok") + outcomes.count("refused") > 0.75 * len(outcomes)
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_nothing_is_left_that_nobody_refers_to_and_all_drives_hold_the_same(batch):
+    for seed in range(50 + 3 * batch, 53 + 3 * batch):
+        try:
+            simulate(space_scenario, seed=seed)
+        except BaseException as error:
+            raise AssertionError(
+                f"seed {seed}: python -m tests.sim.replay {seed} cluster-space"
+            ) from error
 
 
 def is_violation(error):
