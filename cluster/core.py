@@ -98,7 +98,6 @@ class Core:
     ) -> None:
         """`layout`: what this node was started with; `own` gives its drives, in another mapping whenever one comes or goes."""
         settings = settings if settings is not None else CoreSettings()
-        self.node_id = me
         self._own, self._transport = own, transport
         self._hurried: dict[NodeId, float] = {}  # when a peer may be hurried to again
         self.clock = HybridClock(runtime.wall_ms, runtime.rng.getrandbits(64))

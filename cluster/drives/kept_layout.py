@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cluster.drives.drive import DriveError
+from cluster.drives.drive import VOTING, DriveError, DriveState
 from cluster.drives.group_commit import GroupCommit
 from cluster.ids import DriveId
 from cluster.layout import LayoutError, decode_layout
@@ -61,3 +61,12 @@ def has_vote(data: bytes, drive: DriveId) -> bool:
         (p.drive == drive and p.voting) or (p.previous is not None and p.previous.drive == drive)
         for p in positions
     )
+
+
+def standing(state: DriveState, reason: str, *, voting: bool) -> tuple[DriveState, str]:
+    """State and reason by the layout's word: REBUILDING while it gives no vote. A drive that is out stays so."""
+    if not voting and state in VOTING:
+        return DriveState.REBUILDING, "the layout gives it no vote"
+    if voting and state is DriveState.REBUILDING:
+        return DriveState.ACTIVE, ""
+    return state, reason

@@ -16,7 +16,6 @@ from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
     STAGING,
-    VOTING,
     DriveError,
     DriveFullError,
     DriveState,
@@ -31,7 +30,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index import CHECKSUM_VFS
 from cluster.drives.index_rows import ShardRow
 from cluster.drives.index_threads import ReaderThread, WriterThread
-from cluster.drives.kept_layout import KeptLayout, has_vote
+from cluster.drives.kept_layout import KeptLayout, has_vote, standing
 from cluster.drives.local_shelf import LocalShelf
 from cluster.drives.local_stage import LocalStage
 from cluster.drives.opened_folder import OpenedFolder
@@ -161,13 +160,9 @@ class LocalDrive:
         self.left.set()
 
     def _go_by(self, layout: bytes) -> None:
-        """The layout's word: REBUILDING while it gives no vote. A drive that is out stays so."""
-        voting = has_vote(layout, self.drive_id)
-        self._acceptor.voting = voting
-        if not voting and self._state in VOTING:
-            self._state, self.reason = DriveState.REBUILDING, "the layout gives it no vote"
-        elif voting and self._state is DriveState.REBUILDING:
-            self._state, self.reason = DriveState.ACTIVE, ""
+        """The layout's word."""
+        voting = self._acceptor.voting = has_vote(layout, self.drive_id)
+        self._state, self.reason = standing(self._state, self.reason, voting=voting)
 
     # -- registers
 

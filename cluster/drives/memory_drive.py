@@ -14,7 +14,6 @@ from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
     STAGING,
-    VOTING,
     Blob,
     DriveError,
     DriveFullError,
@@ -28,7 +27,7 @@ from cluster.drives.drive import (
 from cluster.drives.group_commit import COMMIT_SEQ, GroupCommit, Landed
 from cluster.drives.group_read import Deliver, GroupRead, Read, Result
 from cluster.drives.index_rows import Batch, ShardRow
-from cluster.drives.kept_layout import KeptLayout, has_vote
+from cluster.drives.kept_layout import KeptLayout, has_vote, standing
 from cluster.drives.platter import Platter, StoredShard
 from cluster.drives.registers import Registers, ReplyTo
 from cluster.drives.shard_rows import ShardRows
@@ -192,13 +191,9 @@ class MemoryDrive:
         self._restart()
 
     def _go_by(self, layout: bytes) -> None:
-        """The layout's word: REBUILDING while it gives no vote. A drive that is out stays so."""
-        voting = has_vote(layout, self.drive_id)
-        self._acceptor.voting = voting
-        if not voting and self._state in VOTING:
-            self._state, self.reason = DriveState.REBUILDING, "the layout gives it no vote"
-        elif voting and self._state is DriveState.REBUILDING:
-            self._state, self.reason = DriveState.ACTIVE, ""
+        """The layout's word."""
+        voting = self._acceptor.voting = has_vote(layout, self.drive_id)
+        self._state, self.reason = standing(self._state, self.reason, voting=voting)
 
     # -- registers
 

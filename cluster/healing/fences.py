@@ -9,15 +9,19 @@ from cluster.register.anti_entropy import FenceAt, Sync, SyncPage
 from cluster.register.messages import Done, Fence
 
 
-async def take_fences(copier: Copier, drive: Drive, peer: Drive) -> int:
-    """Give a drive the fences that a peer has and it lacks. How many."""
-    theirs, mine = await _fences_of(copier, peer), await _fences_of(copier, drive)
-    if theirs is None or mine is None:
+async def take_fences(copier: Copier, drive: Drive, peers: Sequence[Drive]) -> int:
+    """Give a drive the fences that its peers have and it lacks. How many."""
+    mine = await _fences_of(copier, drive)
+    if mine is None:
         return 0
-    taken = 0
-    for bucket, epoch, dead in sorted(set(theirs) - set(mine)):
-        reply = await copier.ask(drive, Fence(bucket=bucket, bucket_epoch=epoch, dead=dead))
-        taken += isinstance(reply, Done)
+    known, taken = set(mine), 0
+    for peer in peers:
+        for fence in sorted(set(await _fences_of(copier, peer) or ()) - known):
+            bucket, epoch, dead = fence
+            reply = await copier.ask(drive, Fence(bucket=bucket, bucket_epoch=epoch, dead=dead))
+            if isinstance(reply, Done):
+                known.add(fence)
+                taken += 1
     return taken
 
 

@@ -89,8 +89,7 @@ class Healing:
         for set_id, drive in self._sets():
             copier = Copier(self._table, set_id, self._settings)
             if set_id != SYSTEM and drive.state in VOTING:
-                for peer in self._peers(set_id, drive):
-                    await take_fences(copier, drive, peer)
+                await take_fences(copier, drive, self._peers(set_id, drive))
             if set_id != SYSTEM and drive.state in ANSWERING:
                 key = (drive.drive_id, set_id)
                 after = self._looked_to.get(key)

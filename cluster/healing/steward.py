@@ -88,7 +88,8 @@ class Steward:
         if leader_of(layout, self._view) == self._me:
             with suppress(ClusterError):
                 await self._carry_system_on(layout)
-        if self._agreement.current is layout and not rebuilds_of(layout, self._me):
+        is_over = not (layout.system_next or layout.system_previous)
+        if self._agreement.current is layout and is_over and not rebuilds_of(layout, self._me):
             self._progress.clear()
 
     # -- a position

@@ -39,7 +39,6 @@ class ChangingWorld(ClusterWorld):
         self._homes = {}
         self.gone = set()  # the operator vouches for it
         self._ids = count(100)
-        self._made = []
         super().__init__(rng, nursery, trace, mutate)
         self.drives = list(self.hosted)
         # Where drives come and go, what each of them held before says nothing of the one in its place.
