@@ -213,8 +213,7 @@ class _RemoteStage:
             await self._break_off()
             raise DriveError(str(error)) from error
         except BaseException:
-            with trio.move_on_after(_LAST_WORD_SECONDS, shield=True):
-                await self._break_off()
+            await self._break_off()  # noqa: ASYNC102 - shielded in itself
             raise
         finally:
             self._is_busy = False

@@ -46,7 +46,7 @@ class HintBook:
 
 
 def _find(request: Hints, index: IndexReads) -> HintPage:
-    noted = index.hints_after(request.after, request.limit)
+    noted = index.hints_after(request.after, request.stop, request.limit)
     missed = [row for row, bitmap in noted if bitmap >> request.position & 1]
     heads = index.heads(missed)
     rows: list[tuple[RowKey, Ballot]] = []

@@ -341,10 +341,15 @@ class Index:
             for data_id, owner in self._db.execute(sql, (after, before, limit))
         ]
 
-    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
-        """Rows behind that one that some drives missed, and a bitmap of these."""
-        sql = "SELECT row, missed FROM hint WHERE row > ? ORDER BY row LIMIT ?"
-        return [(RowKey(row), missed) for row, missed in self._db.execute(sql, (after, limit))]
+    def hints_after(
+        self, after: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, int]]:
+        """Rows between these that some drives missed, and a bitmap of the drives. `stop` None: to the end."""
+        bound, values = (
+            ("", (after, limit)) if stop is None else ("AND row < ? ", (after, stop, limit))
+        )
+        sql = f"SELECT row, missed FROM hint WHERE row > ? {bound}ORDER BY row LIMIT ?"
+        return [(RowKey(row), missed) for row, missed in self._db.execute(sql, values)]
 
     def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
         """Which drives missed these rows, as a bitmap, where there are any."""

@@ -144,8 +144,10 @@ class IndexReads(Protocol):
         """Bodies with after < data_id < before that have shards here, in order."""
         ...
 
-    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
-        """Rows behind that one that some drives missed, and a bitmap of these."""
+    def hints_after(
+        self, after: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, int]]:
+        """Rows between these that some drives missed, and a bitmap of the drives. `stop` None: to the end."""
         ...
 
     def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:

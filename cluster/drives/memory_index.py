@@ -170,9 +170,12 @@ class MemoryIndex:
         }
         return [ShardOf(*item) for item in sorted(found.items())[:limit]]
 
-    def hints_after(self, after: RowKey, limit: int) -> list[tuple[RowKey, int]]:
+    def hints_after(
+        self, after: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, int]]:
         """See IndexReads."""
-        return sorted(item for item in self.hints.items() if item[0] > after)[:limit]
+        inside = (row for row in self.hints if row > after and (stop is None or row < stop))
+        return [(row, self.hints[row]) for row in sorted(inside)[:limit]]
 
     def hints_of(self, rows: Sequence[RowKey]) -> dict[RowKey, int]:
         """See IndexReads."""

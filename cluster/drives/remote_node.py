@@ -21,7 +21,6 @@ from cluster.transport.framing import MAX_MESSAGE, FramingError
 from cluster.transport.register_codec import pack_request, unpack_reply
 from cluster.wire import Header, Refused, WireError, make_header, merge
 
-_CLOSE_SECONDS = 1.0
 ReplyTo = Callable[[Reply], None]
 
 
@@ -159,8 +158,7 @@ class RemoteNode:
         try:
             yield call
         finally:
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await call.abandon()
+            await call.abandon()  # noqa: ASYNC102 - shielded in itself
 
     async def begin_call(self, word: rpc.RequestWord, *, seconds: float, last: bool) -> Call:
         """Send a request. The call is the caller's to end."""
@@ -175,8 +173,7 @@ class RemoteNode:
         try:
             await call.send_message(message, last=last)
         except BaseException:
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await call.abandon()
+            await call.abandon()  # noqa: ASYNC102 - shielded in itself
             raise
         return call
 

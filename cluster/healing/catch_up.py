@@ -6,6 +6,7 @@ import attrs
 
 from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each
+from cluster.healing.settings import span_of
 from cluster.ids import DriveId, RowKey
 from cluster.register.anti_entropy import DropHints, Have, Held, HintPage, Hints, RowAt, Want
 
@@ -47,11 +48,16 @@ async def pass_hints(
     )
     if position is None:
         return 0
-    epoch, lacked = members.epoch, 0
-    for peer in peers:
-        after = cursors.get(peer.drive_id, RowKey(b""))
-        asked = Hints(position=position, after=after, limit=copier.settings.rows, epoch=epoch)
-        page = await copier.ask(peer, asked)
+    epoch, lacked, places = members.epoch, 0, len(members.drives)
+    limit, (start, stop) = copier.settings.rows, span_of(copier.set_id)
+    afters = [cursors.get(peer.drive_id, start) for peer in peers]
+    # Most begin at the start: one message object for them all, which goes to a node once.
+    questions = {
+        after: Hints(position=position, after=after, stop=stop, limit=limit, epoch=epoch)
+        for after in afters
+    }
+    pages = await copier.ask_each([(p, questions[a]) for p, a in zip(peers, afters, strict=True)])
+    for peer, page in zip(peers, pages, strict=True):
         if not isinstance(page, HintPage):
             continue
         has = await _confront(copier, drive, page.rows, epoch)
@@ -59,9 +65,9 @@ async def pass_hints(
             return lacked  # the drive does not answer
         lacked += len(page.rows) - len(has)
         if has:
-            drop = DropHints(position=position, places=len(members.drives), rows=has, epoch=epoch)
+            drop = DropHints(position=position, places=places, rows=has, epoch=epoch)
             await copier.ask(peer, drop)
-        cursors[peer.drive_id] = page.next or RowKey(b"")
+        cursors[peer.drive_id] = page.next or start
     return lacked
 
 

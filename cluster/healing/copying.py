@@ -1,6 +1,6 @@
 """One row brought to one drive: installed as it stands elsewhere, or, where the copy is corrupt, written anew."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -12,7 +12,7 @@ from cluster.drives.drive import Drive
 from cluster.errors import ClusterError, CorruptError
 from cluster.healing.settings import HealingSettings, healing_ref
 from cluster.ids import RowKey
-from cluster.metadata.inquiry import ask_one
+from cluster.metadata.inquiry import ask_each, ask_one
 from cluster.metadata.table import Reading, Table
 from cluster.register.anti_entropy import Install, Sync, SyncPage, SyncRow, Wanted, Wants
 from cluster.register.messages import (
@@ -49,6 +49,11 @@ class Copier:
     async def ask(self, drive: Drive, request: Request) -> Reply | None:
         """One drive's answer; None: it did not answer in time."""
         return await ask_one(drive, request, self.table.watch, self.settings.round_seconds)
+
+    async def ask_each(self, questions: Sequence[tuple[Drive, Request]]) -> list[Reply | None]:
+        """The answers of several drives, asked at once; None: it did not answer in time."""
+        seconds = self.settings.round_seconds
+        return await ask_each(questions, self.table.watch, seconds)
 
     async def wants(self, drive: Drive, limit: int) -> Wants | None:
         """What a drive wants, and the version that an Install needs; None: it does not say."""
@@ -159,7 +164,7 @@ def _chosen(row: RowKey, reading: Reading, version: int, epoch: int) -> Install:
     )  # fmt: skip
 
 
-async def for_each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[bool]]) -> int:
+async def for_each(items: Sequence[T], at_once: int, work: Callable[[T], Awaitable[bool]]) -> int:
     """Do the work for every item, so many at a time. How many it failed for (False, or ClusterError)."""
     failed = 0
     waiting = iter(items)
@@ -173,7 +178,11 @@ async def for_each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitab
             except ClusterError:
                 failed += 1
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(at_once):
-            nursery.start_soon(go)
+    helpers = min(at_once, len(items))
+    if helpers > 1:
+        async with trio.open_nursery() as nursery:
+            for _ in range(helpers):
+                nursery.start_soon(go)
+    else:
+        await go()
     return failed

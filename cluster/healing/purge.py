@@ -87,9 +87,9 @@ async def purge(copier: Copier, layout: Layout, own: Drive, start: RowKey | None
     named = candidates(page.rows, copier.table.clock.tick().hlc, settings.purge_after_ms)
     if not named:
         return Purged(next=page.next)
+    have = Have(rows=named, epoch=members.epoch)
     answers = []
-    for drive in members.drives:
-        held = await copier.ask(drive, Have(rows=named, epoch=members.epoch))
+    for held in await copier.ask_each([(drive, have) for drive in members.drives]):
         if not isinstance(held, Held) or len(held.ballots) != len(named):
             return Purged(next=page.next)
         answers.append(held)
@@ -109,13 +109,12 @@ async def purge(copier: Copier, layout: Layout, own: Drive, start: RowKey | None
 async def _forget(
     copier: Copier, drives: Sequence[Drive], named: Sequence[RowAt], epoch: int
 ) -> bool:
-    gone = True
     for drive in drives:
         for tombstone in named:  # it may not know yet that it is chosen
             drive.submit(Learn(row=tombstone.row, ballot=tombstone.ballot), _ignore)
-        reply = await copier.ask(drive, Purge(rows=named, epoch=epoch))
-        gone = gone and isinstance(reply, Done)
-    return gone
+    request = Purge(rows=named, epoch=epoch)
+    replies = await copier.ask_each([(drive, request) for drive in drives])
+    return all(isinstance(reply, Done) for reply in replies)
 
 
 def _ignore(_: object) -> None:

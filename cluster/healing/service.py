@@ -12,7 +12,7 @@ from cluster.drives.drive import ANSWERING, VOTING, Drive
 from cluster.drives.roster import Roster
 from cluster.errors import ClusterError
 from cluster.healing.catch_up import catch_up, pass_hints
-from cluster.healing.copying import Copier
+from cluster.healing.copying import Copier, for_each
 from cluster.healing.fences import take_fences
 from cluster.healing.orphans import collect_orphans
 from cluster.healing.purge import purge
@@ -76,13 +76,18 @@ class Healing:
                 await work()
 
     async def _catch_up(self) -> None:
-        for set_id, drive in self._sets():
-            if drive.state in VOTING:
-                copier = Copier(self._table, set_id, self._settings)
-                peers = self._peers(set_id, drive)
-                cursors = self._hinted_to.setdefault((drive.drive_id, set_id), {})
-                await pass_hints(copier, drive, peers, cursors)
-                await catch_up(copier, drive)
+        """All drives at once: what they ask of a node goes there as one call."""
+
+        async def work(place: tuple[int, Drive]) -> bool:
+            set_id, drive = place
+            copier = Copier(self._table, set_id, self._settings)
+            cursors = self._hinted_to.setdefault((drive.drive_id, set_id), {})
+            await pass_hints(copier, drive, self._peers(set_id, drive), cursors)
+            await catch_up(copier, drive)
+            return True
+
+        voting = [(set_id, drive) for set_id, drive in self._sets() if drive.state in VOTING]
+        await for_each(voting, self._settings.at_once, work)
 
     async def _forget(self) -> None:
         layout = self._agreement.current

@@ -1,5 +1,7 @@
 """Asking drives without changing anything: a read quorum's answers, and a question to one drive."""
 
+from collections.abc import Sequence
+
 import trio
 
 from cluster.drives.drive import Drive
@@ -77,16 +79,29 @@ class Inquiry:
         return self._is_enough()
 
 
+async def ask_each(
+    questions: Sequence[tuple[Drive, Request]], watch: Watch, seconds: float
+) -> list[Reply | None]:
+    """The answers of several drives, in the order of the questions; None: it did not answer in time."""
+    answers: list[Reply | None] = [None] * len(questions)
+    missing = len(questions)
+
+    def hear(index: int, reply: Reply) -> bool:
+        nonlocal missing
+        missing -= answers[index] is None
+        answers[index] = reply
+        return not missing
+
+    asking = Round([drive for drive, _ in questions], hear, watch)
+    for index, (_, request) in enumerate(questions):
+        asking.ask(index, request)
+    if missing:
+        await asking.wait(seconds)
+    asking.close()
+    return answers
+
+
 async def ask_one(drive: Drive, request: Request, watch: Watch, seconds: float) -> Reply | None:
     """One drive's answer; None: it did not answer in time."""
-    heard: list[Reply] = []
-
-    def hear(_: int, reply: Reply) -> bool:
-        heard.append(reply)
-        return True
-
-    asking = Round([drive], hear, watch)
-    asking.ask(0, request)
-    await asking.wait(seconds)
-    asking.close()
-    return heard[0] if heard else None
+    (answer,) = await ask_each([(drive, request)], watch, seconds)
+    return answer

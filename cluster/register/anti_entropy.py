@@ -94,10 +94,14 @@ class RaiseFloor:
 
 @attrs.frozen(kw_only=True)
 class Hints:
-    """Which rows, of at most `limit` behind `after`, do you know to be chosen and missed by the drive at `position`?"""
+    """Which rows, of at most `limit` with after < row < stop, do you know to be chosen and missed by the drive at `position`?
+
+    The rows are those of one set: in those of another the drive has another position.
+    """
 
     position: int  # in the order of the drives that take part
     after: RowKey
+    stop: RowKey | None  # None: to the end
     limit: int
     epoch: int
 

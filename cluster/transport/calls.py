@@ -41,6 +41,7 @@ class Call:
         self._framing = Framing()
         self._events: deque[Event] = deque()
         self._owed = 0  # body bytes dealt with, of which the peer has not heard
+        self._is_closed = False
 
     # -- sending
 
@@ -86,12 +87,17 @@ class Call:
 
     async def close(self) -> None:
         """After the last word, let what was sent arrive; takes a second at most."""
+        self._is_closed = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE_SECONDS):
             await self._stream.aclose()
 
     async def abandon(self) -> None:
-        """Reset the stream; a no-op on a closed one."""
-        await trio.aclose_forcefully(self._stream)
+        """Reset the stream, at once and whoever is cancelled; a no-op on a closed one."""
+        if not self._is_closed:
+            self._is_closed = True
+            with trio.CancelScope(shield=True) as scope:
+                scope.cancel()  # what makes it a reset, see trio.aclose_forcefully
+                await self._stream.aclose()
 
     async def _send(self, data: Blob) -> None:
         try:

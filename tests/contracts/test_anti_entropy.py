@@ -454,7 +454,7 @@ async def test_a_corrupt_row_is_repaired_above_what_it_can_have_held_and_not_abo
 
 async def test_hints_are_durable_and_name_what_is_chosen(bench):
     first, second = at(bench, 1), at(bench, 2)
-    hints = Hints(position=2, after=FIRST, limit=10, epoch=1)
+    hints = Hints(position=2, after=FIRST, stop=None, limit=10, epoch=1)
     async with bench.open() as drive:
         for row in (ROW, OTHER):
             await expect(drive, accept(first, live(first), row), Accepted)
@@ -469,6 +469,8 @@ async def test_hints_are_durable_and_name_what_is_chosen(bench):
         assert part == HintPage([RowAt(ROW, first)], ROW)
         rest = await expect(drive, attrs.evolve(hints, after=ROW), HintPage)
         assert rest.rows == [RowAt(OTHER, first)]
+        span = await expect(drive, attrs.evolve(hints, stop=OTHER), HintPage)
+        assert span == HintPage([RowAt(ROW, first)], None)
         drop = DropHints(position=2, places=3, rows=[RowAt(ROW, first)], epoch=1)
         await expect(drive, drop, Done)
         later = at(bench, 4)
@@ -539,7 +541,7 @@ async def test_another_layout_is_refused(bench):
             RaiseFloor(floor=ballot, epoch=2),
             unreferenced(epoch=2),
             Discard(data=[DataId(bytes(16))], epoch=2),
-            Hints(position=0, after=FIRST, limit=1, epoch=2),
+            Hints(position=0, after=FIRST, stop=None, limit=1, epoch=2),
             DropHints(position=0, places=1, rows=[], epoch=2),
         ):
             assert await ask(drive, request) == StaleEpoch(1)

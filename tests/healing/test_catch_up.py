@@ -117,10 +117,10 @@ async def test_hints_of_other_positions_stay(autojump_clock):
         drop = DropHints(position=3, places=4, rows=[RowAt(w.ref().row, ballot)], epoch=1)
         await w.ask(0, drop)
         await trio.sleep(1)
-        assert await w.ask(0, Hints(position=3, after=RowKey(b""), limit=9, epoch=1)) == HintPage(
-            [], None
-        )
+        assert await w.ask(
+            0, Hints(position=3, after=RowKey(b""), stop=None, limit=9, epoch=1)
+        ) == HintPage([], None)
         named = [RowAt(w.ref().row, ballot)]
-        assert await w.ask(0, Hints(position=2, after=RowKey(b""), limit=9, epoch=1)) == HintPage(
-            named, None
-        )
+        assert await w.ask(
+            0, Hints(position=2, after=RowKey(b""), stop=None, limit=9, epoch=1)
+        ) == HintPage(named, None)

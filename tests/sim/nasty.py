@@ -69,8 +69,8 @@ class Nasty:
             rows=turn("healing_rows", 256, 1, 3),
             at_once=turn("healing_at_once", 16, 1),
             steward_seconds=0.5,
-            catch_up_seconds=turn("catch_up", 1.0, 0.1),
-            forget_seconds=turn("forget", 2.0, 0.1),
+            catch_up_seconds=turn("catch_up", 1.0, 0.3),
+            forget_seconds=turn("forget", 2.0, 0.4),
             round_seconds=1.0,
         )
         core = CoreSettings(

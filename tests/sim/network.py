@@ -174,7 +174,8 @@ class SimStream(HalfCloseableStream):
             raise trio.BusyResourceError("another task receives")
         self._receiving = True
         try:
-            await trio.lowlevel.checkpoint()
+            if self._closed or self._into.broken or self._has_arrived():
+                await trio.lowlevel.checkpoint()  # otherwise there is one in the wait
             return await self._receive(max_bytes or WINDOW)
         finally:
             self._receiving = False
@@ -184,14 +185,19 @@ class SimStream(HalfCloseableStream):
         while True:
             if self._closed:
                 raise trio.ClosedResourceError("closed")
-            if pipe.segments and pipe.segments[0][0] <= trio.current_time():
+            if self._has_arrived():
                 return self._take(max_bytes)
             if pipe.broken:
                 raise trio.BrokenResourceError("the stream was reset")
-            with trio.CancelScope() as scope:
-                if pipe.segments:
-                    scope.deadline = pipe.segments[0][0]
+            if pipe.segments:
+                with trio.CancelScope(deadline=pipe.segments[0][0]):
+                    await pipe.changed.wait()
+            else:
                 await pipe.changed.wait()
+
+    def _has_arrived(self) -> bool:
+        segments = self._into.segments
+        return bool(segments) and segments[0][0] <= trio.current_time()
 
     def _take(self, max_bytes: int) -> bytes:
         pipe = self._into

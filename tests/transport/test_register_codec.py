@@ -126,7 +126,8 @@ REQUESTS = [
     RaiseFloor(floor=BALLOT, epoch=1),
     Unreferenced(after=DataId(bytes(16)), before=DataId(b"d" * 16), limit=10, epoch=1),
     Discard(data=[DataId(b"d" * 16)], epoch=1),
-    Hints(position=3, after=ROW, limit=10, epoch=1),
+    Hints(position=3, after=ROW, stop=None, limit=10, epoch=1),
+    Hints(position=3, after=ROW, stop=RowKey(ROW + b"z"), limit=10, epoch=1),
     DropHints(position=3, places=6, rows=[RowAt(ROW, BALLOT)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
@@ -186,7 +187,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "5c3e2e9498cd46b5"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "ffbea050f0ff14d2"
 
 
 def damaged_ballots():
@@ -258,8 +259,8 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         Unreferenced(after=DataId(b""), before=DataId(bytes(16)), limit=1, epoch=1),
         Unreferenced(after=DataId(bytes(16)), before=DataId(bytes(16)), limit=0, epoch=1),
         Discard(data=[DataId(b"short")], epoch=1),
-        Hints(position=32, after=ROW, limit=1, epoch=1),
-        Hints(position=0, after=ROW, limit=0, epoch=1),
+        Hints(position=32, after=ROW, stop=None, limit=1, epoch=1),
+        Hints(position=0, after=ROW, stop=None, limit=0, epoch=1),
         DropHints(position=-1, places=1, rows=[], epoch=1),
         DropHints(position=0, places=33, rows=[], epoch=1),
         DropHints(position=0, places=1, rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
