@@ -135,6 +135,7 @@ class ChunkRead:
             for scope in self._scopes:
                 scope.cancel()
             self._scopes.clear()
+            self._left += sorted(self._open)  # whoever gathers again may have more luck
             self._open.clear()
             self._open_digests.clear()
         if len(self._got) < needed or self._lacks_digests:

@@ -21,6 +21,7 @@ Mode = Literal[
     "hung",  # nothing answers
     "broken-reads",
     "hung-reads",
+    "hung-read",  # the next one, then all is fine
     "broken-stages",
     "hung-stages",
     "broken-accepts",
@@ -73,7 +74,8 @@ class FaultyDrive:
     async def reading(self) -> None:
         if self.mode in ("faulty", "gone", "broken-reads"):
             raise DriveError("faulty")
-        if self.mode in ("hung", "hung-reads"):
+        if self.mode in ("hung", "hung-reads", "hung-read"):
+            self.mode = "fine" if self.mode == "hung-read" else self.mode
             await trio.sleep_forever()
 
     async def writing(self) -> None:

@@ -170,9 +170,12 @@ async def test_damaged_files_give_the_right_bytes_and_heal_debt(
             assert found == [1, 0, 0, 1, 0, 0]
 
 
+@pytest.mark.parametrize("mode", ["fine", "hung-read"])
 @pytest.mark.parametrize("size", [200_000, MI, 5 * MI])
-async def test_wrong_bytes_with_right_checksums_are_found_out(tmp_path: Path, size: int) -> None:
-    async with open_faulty(tmp_path) as faulty:
+async def test_wrong_bytes_with_right_checksums_are_found_out(
+    tmp_path: Path, size: int, mode: Mode
+) -> None:
+    async with open_faulty(tmp_path, QUICK) as faulty:
         local, data = faulty.local, noise(size)
         version = await local.store.put(faulty.bucket, b"key", put_request(data))
         part = version.parts[0]
@@ -183,6 +186,7 @@ async def test_wrong_bytes_with_right_checksums_are_found_out(tmp_path: Path, si
             with path.open("r+b") as file:
                 file.seek(block_offset(0, part.block))
                 file.write(forged + block_crc(part.data_id, position, 0, forged))
+        faulty.set(mode, 1)  # one that was late is asked again when the search needs it
         assert await read_all(local.store, faulty.bucket, b"key") == data
         assert await debts(local) == [0, 1, 0, 0, 1, 0]
 

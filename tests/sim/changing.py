@@ -28,6 +28,7 @@ from tests.sim.cluster import NODES, ClusterWorld, LocalFace
 from tests.sim.mender import mend
 
 GUEST = NodeId(4)
+CHANGES = ("replace", "replace", "move", "system", "cancel", "guest", "guest")
 
 
 class ChangingWorld(ClusterWorld):
@@ -132,14 +133,16 @@ class ChangingWorld(ClusterWorld):
         return settled and not any(self.owes(drive) for drive in self.drives)
 
     async def operate(self):
-        """Change after change."""
+        """Change after change, of every kind in turn."""
+        left = []
         while True:
-            await trio.sleep(self.rng.uniform(0.2, 2))
+            await trio.sleep(self.rng.uniform(0.1, 1))
             layout = self.newest_layout
             self.follow(layout)
             place = Place(0, self.rng.randrange(layout.n))
             position = layout.sets[0].positions[place.position]
-            what = self.rng.choice(["replace", "replace", "move", "system", "cancel", "guest"])
+            left = left or self.rng.sample(CHANGES, len(CHANGES))
+            what = left.pop()
             if what == "replace" and self.is_whole:
                 await self.replace(place, position)
             elif what == "move" and self.is_whole:

@@ -10,7 +10,7 @@ from tests.sim.test_cluster import is_violation
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 BATCHES = 5
-FIRST_CAUGHT = 58  # the search for the caught mutant begins just below the seed that once caught it
+FIRST_CAUGHT = 16  # the search for the caught mutant begins just below the seed that once caught it
 SHARE = 5  # a run takes five times as long as one of a single node
 
 
@@ -30,14 +30,16 @@ def test_one_seed_is_one_run():
 
 
 def test_every_kind_of_change_is_made():
-    made = set()
-    for seed in range(12):
+    missing = {"replace", "complete", "move", "switch", "system", "join", "leave"}
+    for seed in range(60):
 
         async def watched(rng, trace):
-            made.update((await scenario(rng, trace)).changes)
+            missing.difference_update((await scenario(rng, trace)).changes)
 
         simulate(watched, seed=seed)
-    assert made >= {"replace", "complete", "move", "switch", "system", "join", "leave"}
+        if not missing:
+            return
+    raise AssertionError(f"nobody did: {missing}")
 
 
 def test_a_replaced_drive_that_votes_at_once_is_caught(monkeypatch):
