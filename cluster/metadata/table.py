@@ -22,6 +22,7 @@ from cluster.metadata.commit import Committer, Revise, TableSettings, dated
 from cluster.metadata.inquiry import Inquiry, ask_one
 from cluster.metadata.members import DrivesOf, Members, MembersOf, members_under
 from cluster.metadata.rounds import Watch
+from cluster.metadata.turns import Turns
 from cluster.register.keys import system_row
 from cluster.register.messages import Body, Prepare, Query, ReadBody, Request
 from cluster.register.mutations import Mutation, Precondition, PutVersion
@@ -82,6 +83,7 @@ class Table:
         self._settings = settings if settings is not None else TableSettings()
         self._catch_up = catch_up
         self.watch = Watch()
+        self._turns = Turns()
         self._committer = Committer(
             watch=self.watch, clock=clock, runtime=runtime, settings=self._settings, catch_up=catch_up
         )  # fmt: skip
@@ -183,8 +185,18 @@ class Table:
         NotFoundError("upload") where UploadOpen does not hold, StaleBucketError, QuorumError (nothing took effect),
         OutcomeUnknownError.
         """
-        operation = self._operation(ref, mutation, expect, bodies)
-        return await self._carry_out(ref, operation, early, revise)
+        row, turns = ref.row, self._turns
+        if turns.is_taken(row) and early is not None:
+            early.close()  # whoever goes before us outranks what was promised to us
+            early = None
+        # Write-backs of reads take no turn: one may be needed to fetch the layout for a write that has it.
+        is_ours = await turns.take(row, self._settings.round_seconds)
+        try:
+            operation = self._operation(ref, mutation, expect, bodies)
+            return await self._carry_out(ref, operation, early, revise)
+        finally:
+            if is_ours:
+                turns.give_back(row)
 
     def prepare(self, ref: RegisterRef) -> EarlyPrepare:
         """Ask for promises before the mutation is known: for one `commit` to come, which then owns them."""

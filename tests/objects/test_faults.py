@@ -175,7 +175,7 @@ async def test_damaged_files_give_the_right_bytes_and_heal_debt(
 async def test_wrong_bytes_with_right_checksums_are_found_out(
     tmp_path: Path, size: int, mode: Mode
 ) -> None:
-    async with open_faulty(tmp_path, QUICK) as faulty:
+    async with open_faulty(tmp_path) as faulty:
         local, data = faulty.local, noise(size)
         version = await local.store.put(faulty.bucket, b"key", put_request(data))
         part = version.parts[0]

@@ -137,11 +137,15 @@ class LocalStage:
 class ClusterWorld(World):
     """The nodes, their drives, the network, and what clients saw."""
 
+    shares = (0.0, 0.1, 0.1, 0.3)  # of what can be turned nasty
+
     def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
         self.rng, self.trace, self._nursery = rng, trace, nursery
         self.calendar = Calendar()
         self.runtime = SimRuntime(Random(rng.getrandbits(64)), calendar=self.calendar)
-        self.nasty = Nasty.draw(rng, round_seconds=1.0, hedge_seconds=0.05, grace_ms=5_000)
+        self.nasty = Nasty.draw(
+            rng, round_seconds=1.0, hedge_seconds=0.05, grace_ms=5_000, shares=self.shares
+        )
         self.settings = self.nasty.core
         self.drives = [
             MemoryDrive(

@@ -44,9 +44,9 @@ class Nasty:
     turned: tuple[str, ...]
 
     @classmethod
-    def draw(cls, rng, *, round_seconds, hedge_seconds, grace_ms):
+    def draw(cls, rng, *, round_seconds, hedge_seconds, grace_ms, shares=(0.0, 0.1, 0.1, 0.3)):
         """A kind of seed: how much is turned, then what."""
-        share = rng.choice([0.0, 0.1, 0.1, 0.3])
+        share = rng.choice(shares)
         turned = []
 
         def turn(name, usual, *worse):

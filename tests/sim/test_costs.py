@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from cluster.errors import NotFoundError
-from tests.sim.cluster import NODES, ClusterWorld
+from tests.sim.cluster import NODES
 from tests.sim.content import put_request
-from tests.sim.network import LinkSettings
+from tests.sim.quiet import quiet_world
 from tests.sim.run import simulate
 
 DELAY, COMMIT, READ = 0.010, 0.003, 0.0
@@ -23,19 +23,8 @@ LARGE = 1_000_000  # one chunk, sent while it is staged
 async def costs_of(rng, trace, work):
     """Virtual seconds of each of the named operations of `work(store, bucket)`."""
     found = {}
-    async with trio.open_nursery() as nursery:
-        world = ClusterWorld(rng, nursery, trace)
-        calm = LinkSettings(delay=DELAY, jitter=0.0, bandwidth=1e15)
-        world.network.settings = calm
-        for one in NODES:
-            for other in NODES:
-                world.network.link(one, other).settings = calm
-        for drive in world.drives:
-            drive.faults.commit_seconds, drive.faults.read_seconds = COMMIT, READ
-        await world.settle()
+    async with quiet_world(rng, trace, delay=DELAY, commit=COMMIT, read=READ) as (world, bucket):
         store = world.processes[NODES[0]].store
-        bucket = await store.create_bucket("sim", "root", b"")
-        await trio.sleep(2)  # whoever promised first has made its ceiling durable for a while
 
         async def measure(name, operation):
             await store.get_bucket("sim")
@@ -46,7 +35,6 @@ async def costs_of(rng, trace, work):
             return result
 
         await work(store, bucket, measure)
-        nursery.cancel_scope.cancel()
     return found
 
 
