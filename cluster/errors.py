@@ -5,10 +5,10 @@ ClusterError
     QuorumError           fewer drives answered than the quorum asks for
     OutcomeUnknownError   the write may or may not have taken effect; it is never half applied
     SupersededError       what was being read was replaced or deleted meanwhile: get it again
+    StaleBucketError      the bucket was fenced since it was looked up: look again
     OverloadedError       a bounded queue or budget is full
   StorageFullError        the drives have no room; deletes still work
   NotFoundError           bucket, key, version or upload does not exist
-    StaleBucketError      the bucket was fenced since it was looked up: look again
     DeleteMarkerError     what was named is a delete marker
   ExistsError             a bucket of that name exists
   NotEmptyError           a bucket that is not empty cannot be deleted
@@ -43,6 +43,13 @@ class SupersededError(UnavailableError):
     """The version that was being read was replaced or deleted meanwhile, and its bytes are gone: get the key again."""
 
 
+class StaleBucketError(UnavailableError):
+    """The bucket was fenced since it was looked up: look it up again, it may stand at a higher epoch. Nothing took effect."""
+
+    def __init__(self) -> None:
+        super().__init__("the bucket was changed meanwhile")
+
+
 class OverloadedError(UnavailableError):
     """A bounded queue or budget is full: back off and retry."""
 
@@ -57,13 +64,6 @@ class NotFoundError(ClusterError):
     def __init__(self, kind: str, name: str = "") -> None:
         super().__init__(f"no such {kind}" + (f": {name}" if name else ""))
         self.kind, self.name = kind, name
-
-
-class StaleBucketError(NotFoundError):
-    """The bucket was fenced since it was looked up: look it up again, it may stand at a higher epoch. Nothing took effect."""
-
-    def __init__(self) -> None:
-        super().__init__("bucket")
 
 
 class DeleteMarkerError(NotFoundError):

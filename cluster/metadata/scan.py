@@ -138,7 +138,8 @@ class Scanner:
         end = successor(prefix)
         assert end is not None  # a row key begins with a bucket id and a kind, never only with 0xff
         if not (view.agreed and view.newest.live):
-            inside = Span(start=prefix, stop=RowKey(end), bucket_epoch=span.bucket_epoch)
+            start = max(prefix, span.start)
+            inside = Span(start=start, stop=RowKey(end), bucket_epoch=span.bucket_epoch)
             alive, _ = await self._scan_set(set_id, inside, 1, only_live=True)
             if not alive:
                 return None

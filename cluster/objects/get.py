@@ -10,6 +10,7 @@ from cluster.errors import (
     ClusterError,
     DeleteMarkerError,
     NotFoundError,
+    StaleBucketError,
     SupersededError,
     UnavailableError,
 )
@@ -89,7 +90,11 @@ class StoredObject:
 
     async def _require_current(self) -> None:
         """Bytes that cannot be read may have been superseded and removed since the record was read."""
-        state = (await self._context.table.read(self._ref)).state
+        try:
+            state = (await self._context.table.read(self._ref)).state
+        except StaleBucketError:
+            # The bucket may stand all the same: whoever gets the version again finds out.
+            raise SupersededError("the bucket was fenced while the version was read") from None
         if not any(version.stamp == self.version.stamp for version in state.versions):
             raise SupersededError("the version was replaced or deleted while it was read")
 

@@ -7,12 +7,15 @@ from msgspec.structs import replace
 
 from cluster.clock import Ballot
 from cluster.drives.memory_drive import MemoryDrive
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, NotEmptyError, UnavailableError
 from cluster.ids import DataId, DriveId
 from cluster.objects.model import PutRequest, Seal
-from cluster.register.keys import system_row
+from cluster.register.keys import object_row, system_row
 from cluster.register.messages import Accept, Accepted, Failed, Prepare, Query
 from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
+from tests.sim.cluster import NODES
+from tests.sim.content import put_request
+from tests.sim.quiet import quiet_world
 from tests.sim.run import SimRuntime, simulate
 from tests.sim.single_node import SingleNode
 
@@ -105,5 +108,43 @@ def test_a_drive_that_missed_a_body_and_takes_the_next_write_owes_the_shard(is_l
             assert isinstance(replies[0], Accepted)
             assert (part.data_id, 1) in drive.platter.index.heal
             nursery.cancel_scope.cancel()
+
+    simulate(main, seed=1)
+
+
+def test_a_prefix_is_not_shown_for_keys_before_the_start_of_the_listing():
+    """Where its witness is in doubt the prefix is searched for a living key: from where the listing begins."""
+
+    async def main(rng, trace):
+        async with quiet_world(rng, trace, delay=0.001, commit=0.001) as (world, bucket):
+            store = world.processes[NODES[0]].store
+            for number, key in enumerate((b"b/1", b"b/2")):
+                await store.put(bucket, key, put_request((number, 1), rng))
+            await store.delete(bucket, b"b/2")
+            await trio.sleep(2)
+            (drive, *_) = world.drives  # of a copy that cannot be read nobody knows what it is
+            drive.crash()
+            drive.platter.index.corrupt.add(object_row(bucket.bucket_id, b"b/2"))
+            for start, shown in ((b"b/1", [b"b/"]), (b"b/2", []), (b"", [b"b/"])):
+                page = await store.list(bucket, prefix=b"", delimiter=b"/", start=start, limit=9)
+                assert [entry.key for entry in page.entries] == shown, start
+
+    simulate(main, seed=1)
+
+
+def test_bytes_that_cannot_be_read_do_not_make_the_bucket_vanish():
+    """A bucket whose deletion was refused since then stands, under another fence."""
+
+    async def main(rng, trace):
+        async with quiet_world(rng, trace, delay=0.001, commit=0.001) as (world, bucket):
+            store = world.processes[NODES[0]].store
+            await store.put(bucket, b"key", put_request((1, 100_000), rng))
+            found = await store.get(bucket, b"key")
+            with pytest.raises(NotEmptyError):
+                await store.delete_bucket(bucket)
+            for drive in world.drives[:4]:
+                drive.platter.shards.clear()
+            with pytest.raises(UnavailableError):
+                await found.open(0, 100_000)
 
     simulate(main, seed=1)
