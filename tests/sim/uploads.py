@@ -5,7 +5,7 @@ from functools import partial
 import attrs
 import trio
 
-from cluster.errors import ClusterError, NotFoundError
+from cluster.errors import ClusterError, NotFoundError, UnavailableError
 from cluster.objects.model import PartChoice, Seal
 from cluster.register.keys import object_row
 from tests.sim.checkers import FOREVER, Op, ViolationError
@@ -150,14 +150,17 @@ class Multipart:
                 upload.parts.pop(number, None)
 
     async def complete(self, store, upload, who):
-        """Complete, which may be the first or a repeat. All that it can say is judged together with its likes."""
+        """Complete, which may be the first or a repeat: whether there was an answer, and nothing else.
+
+        All that it can say is judged together with its likes.
+        """
         choices = [
             PartChoice(number=n, validator=part_request(upload.body(n), self.rng).seal(0).validator)
             for n in range(1, len(upload.cuts) + 1)
         ]
         if upload.lacking and self.rng.random() < 0.8:
             await self.send_part(store, upload, who)
-            return
+            return True, None
         seal = Seal(validator=tag_of(upload.op.value), attributes=b"")
         whole, begun = upload.op, trio.current_time()
         whole.start = min(whole.start, begun)
@@ -190,6 +193,8 @@ class Multipart:
             is_first = upload.closing == begun and not upload.completed
             if is_first and not upload.abort_sent:
                 raise ViolationError(f"an upload that nobody closed is not there: {upload}")
+        is_definite = bool(errors) and not isinstance(errors[0], UnavailableError)
+        return op.outcome == "ok" or is_definite, None
 
     def _completed(self, upload, op):
         whole = upload.op
@@ -248,7 +253,7 @@ class Multipart:
             ]
 
     async def list_uploads(self, store, bucket, who):
-        """A page of open uploads, kept for the check at the end."""
+        """A page of open uploads, kept for the check at the end. Whether there was an answer, and nothing else."""
         pages = []
         limit = self.rng.choice([1, 1000])
 
@@ -257,10 +262,12 @@ class Multipart:
                 pages.append(await store.list_uploads(bucket, prefix=b"", start=b"", limit=limit))
 
         op = Op(kind="get", key=(int(bucket.owner), "uploads"))
-        if await self.attempt(op, who, work, "list uploads"):
-            infos, more = pages[0]
-            shown = [(info.key, info.upload.upload_id) for info in infos]
-            self.upload_pages.append((bucket.bucket_id, op.start, op.end, shown, more))
+        if not await self.attempt(op, who, work, "list uploads"):
+            return False, None
+        infos, more = pages[0]
+        shown = [(info.key, info.upload.upload_id) for info in infos]
+        self.upload_pages.append((bucket.bucket_id, op.start, op.end, shown, more))
+        return True, None
 
     def check_uploads(self):
         """Open uploads are listed, closed ones are not. Raises ViolationError."""

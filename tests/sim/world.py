@@ -126,10 +126,10 @@ class World:
                 await self.live(
                     partial(clients.list_page, store, bucket, "final", b"", delimiter, b"", 1000)
                 )
-            await clients.list_uploads(store, bucket, "final")
+            await self.live(partial(clients.list_uploads, store, bucket, "final"))
             for upload in clients.of(bucket):
                 if self.rng.random() < 0.5:
-                    await clients.complete(store, upload, "final")
+                    await self.live(partial(clients.complete, store, upload, "final"))
             await self.live(partial(clients.find, store, name, "final"))
 
     async def live(self, call):
