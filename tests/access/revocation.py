@@ -4,12 +4,15 @@ A change is known to be in effect from its acknowledgement on; one whose outcome
 acknowledged. A lookup may be as much behind as the lease, or where a node may bridge an outage, as that.
 """
 
+import contextlib
+
 import attrs
 import trio
 
 from cluster.access.directory import tell_nobody
 from cluster.access.leases import LeaseSettings
-from cluster.errors import OutcomeUnknownError, UnavailableError
+from cluster.errors import ClusterError, OutcomeUnknownError, UnavailableError
+from cluster.topology.system_changes import begin_system_change
 from tests.access.world import SEALING_KEY
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld
@@ -62,7 +65,7 @@ class AccessWorld(ClusterWorld):
         self.lease_settings = LeaseSettings(lease=lease, outage=outage)
         self.changes: list[Change] = []
         self.lookups: list[Lookup] = []
-        self.unavailable = 0
+        self.unavailable = self.moves = 0
         super().__init__(rng, nursery, trace)
 
     def start(self, node):
@@ -133,6 +136,22 @@ class AccessWorld(ClusterWorld):
         self.lookups.append(Lookup(node, start, trio.current_time(), said == "out"))
         return said == "in"
 
+    async def reshape(self):
+        """Where keys are kept moves again and again, while they are asked for and changed."""
+        while True:
+            await trio.sleep(self.rng.uniform(0.2, 3))
+            process = self.processes[self.rng.choice(NODES)]
+            size = self.rng.choice([3, 5])
+
+            def move(now, size=size):
+                return begin_system_change(now, size, avoid=[self.rng.choice(now.seats()).drive])
+
+            with trio.move_on_after(3), contextlib.suppress(ClusterError):
+                if not process.died.is_set():
+                    layout = await process.core.agreement.propose(process.core.table, move)
+                    self.moves += 1
+                    self.trace.say("the system set moves", layout.epoch)
+
     async def new_key(self):
         directory = self.access[NODES[0]].directory
         with trio.fail_after(120):
@@ -175,6 +194,8 @@ async def revocations(rng, trace, *, mutate=None, turns=6):
                 clients.start_soon(operator)
                 if rng.random() < 0.8:
                     clients.start_soon(world.chaos)
+                if rng.random() < 0.4:
+                    clients.start_soon(world.reshape)
         world.calm()
         await world.settle()
         await trio.sleep(10)

@@ -128,7 +128,7 @@ def test_seeds(request, batch):
 
 @pytest.mark.slow
 def test_the_runs_meet_every_answer():
-    said = {"in": 0, "out": 0, "unavailable": 0}
+    said = {"in": 0, "out": 0, "unavailable": 0, "moves": 0}
     outcomes = set()
     for seed in range(8):
 
@@ -138,6 +138,7 @@ def test_the_runs_meet_every_answer():
             said["out"] += sum(lookup.disabled for lookup in world.lookups)
             said["in"] += sum(not lookup.disabled for lookup in world.lookups)
             said["unavailable"] += world.unavailable
+            said["moves"] += world.moves
 
         simulate(watched, seed=seed)
     assert min(said.values()) > 10, said
