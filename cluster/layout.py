@@ -13,6 +13,8 @@ from cluster.errors import ClusterError
 from cluster.ids import ClusterId, DriveId, NodeId
 
 BLOCK_BYTES = 64 * 1024
+# A stripe holds whatever is read before a body turns out to be none for a record.
+MIN_BLOCK_BYTES = 8 * 1024
 CHUNK_BYTES = 4 * 1024 * 1024
 
 MAGIC = b"SCLY"
@@ -190,7 +192,8 @@ def check_layout(layout: Layout) -> None:
     _check(len(layout.cluster) == 16, "the cluster's id is not 16 bytes long")
     _check(layout.k >= 1 and 0 <= layout.m <= layout.k, f"no code {layout.k}+{layout.m}")
     _check(0 < len(layout.codec) <= MAX_TEXT, "the codec's name")
-    _check(layout.block > 0 and layout.chunk > 0, "sizes of block and chunk")
+    _check(layout.block >= MIN_BLOCK_BYTES, f"blocks of {layout.block} bytes")
+    _check(layout.chunk > 0, f"chunks of {layout.chunk} bytes")
     _check_nodes(layout)
     _check_sets(layout)
     _check_pools(layout)

@@ -139,10 +139,13 @@ def _no_quorum(members: Members) -> QuorumError:
     return QuorumError(group.needed, (group.members & ~unable).bit_count())
 
 
-def _out_of_tries(proposer: Proposer, members: Members) -> Exception:
+def _out_of_tries(proposer: Proposer, members: Members) -> UnavailableError:
     if proposer.first_accept is not None:
         return OutcomeUnknownError("no quorum accepted the write in time")
-    return _no_quorum(members)
+    if members.electorate.cannot_accept(members.unable()):
+        return _no_quorum(members)
+    needed = members.electorate.read.needed
+    return QuorumError(needed, proposer.promised.bit_count(), "promised at last")
 
 
 def _revise(proposer: Proposer, revise: Revise) -> None:

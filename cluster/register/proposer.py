@@ -148,6 +148,11 @@ class Proposer:
         self._accepted |= 1 << index
 
     @property
+    def promised(self) -> int:
+        """Bitmap of the drives that promised the last ballot."""
+        return self._promised
+
+    @property
     def accepted(self) -> int:
         """Bitmap of the drives that accepted the last proposal."""
         return self._accepted

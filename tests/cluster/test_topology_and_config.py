@@ -175,6 +175,7 @@ def test_secrets_are_sealed_and_kept_private(tmp_path):
     key = secrets.sealing_key(tmp_path, rng, may_create=True)
     assert secrets.sealing_key(tmp_path, rng, may_create=False) == key
     pair = secrets.draw_key_pair(rng)
+    assert (len(pair.access_key), len(pair.secret_key)) == (20, 40)
     document = secrets.seal(pair, key, rng)
     assert pair.secret_key.encode() not in document
     assert secrets.unseal(document, key) == pair

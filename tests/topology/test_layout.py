@@ -105,6 +105,8 @@ TWICE = replace(
         ({"cluster": b"short"}, "cluster"),
         ({"k": 1, "m": 2}, "code"),
         ({"codec": ""}, "codec"),
+        ({"block": 4096}, "blocks of 4096"),
+        ({"chunk": 0}, "chunks of 0"),
         ({"sets": ()}, "sets"),
         ({"sets": LAYOUT.sets[1:]}, "stands at"),
         ({"k": 3}, "positions"),
