@@ -23,6 +23,10 @@ from tests.sim.world import World
 PROFILE = Profile(4, 2)
 NODES = tuple(NodeId(number) for number in (1, 2, 3))
 CLUSTER = ClusterId(b"c" * 16)
+JUMPS_MS = (-20_000, -500, 500, 20_000)
+MAX_SKEW_MS = (
+    25_000  # to either side: of a peer that is a minute ahead nothing is taken (cluster.wire)
+)
 LINKS = {
     "calm": LinkSettings(),
     "lossy": LinkSettings(loss=0.1, jitter=0.01),
@@ -256,8 +260,10 @@ class ClusterWorld(World):
                     drive = self.rng.choice(self.drives)
                     drive.faults.commit_seconds = self.rng.choice([0.002, 0.02, 0.3])
                 case "clock":
-                    jump = self.rng.choice([-20_000, -500, 500, 20_000])
-                    self.processes[node].runtime.offset_ms += jump
+                    runtime, jump = self.processes[node].runtime, self.rng.choice(JUMPS_MS)
+                    runtime.offset_ms = max(
+                        -MAX_SKEW_MS, min(MAX_SKEW_MS, runtime.offset_ms + jump)
+                    )
                 case "hung":
                     drive = self.rng.choice(self.drives)
                     drive.faults.hung = True
