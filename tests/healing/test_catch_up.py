@@ -1,10 +1,12 @@
 """A drive that missed something, or lost a row, comes to hold what the others hold."""
 
+import attrs
 import pytest
 import trio
 
 from cluster.healing.catch_up import CaughtUp, catch_up, pass_hints
 from cluster.ids import RowKey
+from cluster.layout import SYSTEM
 from cluster.register.anti_entropy import DropHints, Have, HintPage, Hints, RowAt
 from cluster.register.messages import Done, Learn, NotVoting, Value
 from tests.healing.world import world
@@ -92,6 +94,21 @@ async def test_peers_tell_what_was_missed_until_the_drive_has_it(autojump_clock)
             assert await pass_hints(w.copier, w.drives[3], peers, cursors) == 0
         await trio.sleep(1)
         assert [drive.platter.index.hints for drive in peers] == [{}, {}, {}]
+
+
+async def test_hints_are_passed_set_by_set(autojump_clock):
+    """In another set, and in the system's, the drive has another position."""
+    async with world() as w:
+        with w.hung(3):
+            await w.put()
+            await trio.sleep(1)
+        system = attrs.evolve(w.copier, set_id=SYSTEM)
+        for drive in (w.drives[3], w.drives[0]):
+            assert await pass_hints(system, drive, w.drives[1:3], {}) == 0
+        await trio.sleep(1)
+        hints = [drive.platter.index.hints for drive in w.drives[1:3]]
+        assert [list(one) for one in hints] == [[w.ref().row]] * 2
+        assert await pass_hints(w.copier, w.drives[3], w.drives[1:3], {}) == 2
 
 
 async def test_a_hint_about_something_newer_is_not_dropped(autojump_clock):
