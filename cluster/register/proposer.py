@@ -256,7 +256,9 @@ class Proposer:
         """Whether the ring of `state` may have dropped our operation after it was applied."""
         assert self.first_accept is not None
         wrapped = len(state.ring) >= self._ring_kept and state.ring[0].ballot > self.first_accept
-        return wrapped or self._ballot.hlc - self.operation.op_hlc > self._op_ttl_ms
+        # The ring drops entries by their ballots, and promises may have been asked for before the operation began.
+        since = min(self.operation.op_hlc, self.first_accept.hlc)
+        return wrapped or self._ballot.hlc - since > self._op_ttl_ms
 
     def _ring(self, old: KeyState, new: KeyState) -> tuple[Applied, ...]:
         horizon = self._ballot.hlc - self._op_ttl_ms

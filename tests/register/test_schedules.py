@@ -6,14 +6,14 @@ import attrs
 import pytest
 
 from cluster.clock import BALLOT_ZERO, Ballot
-from cluster.ids import NodeId, OpId, new_data_id
+from cluster.ids import NodeId, OpId, UploadId, new_data_id
 from cluster.quorum import of_all
 from cluster.register.acceptor import Limits
 from cluster.register.anti_entropy import Have, Install, Purge, RowAt
 from cluster.register.messages import Done, Learn, Query
-from cluster.register.mutations import DeleteVersion, PutVersion
+from cluster.register.mutations import Absent, DeleteVersion, OpenUpload, PutVersion
 from cluster.register.proposer import Committed, Operation, Proposer, Retry, Send, Unknown, newest
-from cluster.register.records import Part, Version
+from cluster.register.records import Part, Upload, Version
 from tests.register.history_clients import ROW
 from tests.register.history_drive import Drive, Pull, Stage
 from tests.register.mutants import MUTANTS
@@ -22,6 +22,7 @@ from tests.sim.checkers import Op, check_key
 TTL = 400
 T = 10_000  # ms of the hybrid clock
 K, N = 2, 3
+UPLOAD = Upload(upload_id=UploadId(bytes(16)), created=BALLOT_ZERO, attributes=b"", mtime_ms=0)
 SCHEDULED = {
     "purge-floor-is-tombstone", "purge-floor-in-mid-millisecond", "sync-without-ceilings",
     "ceiling-of-promises-alone",
@@ -221,3 +222,17 @@ def late_accept_at_a_corrupt_row(mutant):
 def test_without_a_ceiling_over_accepts_a_corrupt_row_takes_less_than_it_held():
     assert not late_accept_at_a_corrupt_row("ceiling-of-promises-alone")
     assert late_accept_at_a_corrupt_row(None)
+
+
+def test_an_operation_as_old_as_its_first_ballot_may_have_been_forgotten():
+    """Promises that were asked for before the operation was known are of an older ballot: by that its place in the ring is judged."""
+    w = Set()
+    now = T + 10 * TTL
+    put = writer(w, now)
+    put.operation = attrs.evolve(put.operation, expect=(Absent(),))
+    assert isinstance(w.attempt(put, Ballot(T, 0, 1), accept=[0]), Retry)
+    other = proposer(OpenUpload(upload=UPLOAD), b"o", now)
+    assert isinstance(w.attempt(other, Ballot(now, 0, 2)), Committed)
+    # It took effect, and its place in the ring was too old to be kept.
+    assert w.read().live is not None
+    assert w.attempt(put, Ballot(now + 1, 0, 1)) == Unknown()
