@@ -344,7 +344,9 @@ class Registers:
             self.choose(request.row, row, decision)
         elif row.register is not None and self._acceptor.misses(request, held):
             self._anti_entropy.wants.note(request.row, request.ballot)
-        if request.acceptors != -1:
+        register = row.register
+        is_late = register is not None and register.chosen and register.ballot > request.ballot
+        if request.acceptors != -1 and not is_late:  # who missed what came later counts
             self._commits.batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
             self._commits.touch()
 

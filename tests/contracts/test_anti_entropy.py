@@ -481,6 +481,20 @@ async def test_hints_are_durable_and_name_what_is_chosen(bench):
         assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
 
 
+async def test_a_hint_that_comes_late_does_not_hide_that_another_drive_missed_what_came_after(
+    bench,
+):
+    first, second = at(bench, 1), at(bench, 2)
+    hints = Hints(position=2, after=FIRST, stop=None, limit=10, epoch=1)
+    async with bench.open() as drive:
+        await expect(drive, accept(first, live(first)), Accepted)
+        await expect(drive, accept(second, live(second), base=first), Accepted)
+        await expect(drive, Learn(row=ROW, ballot=second, acceptors=0b011), Done)
+        await expect(drive, Learn(row=ROW, ballot=first, acceptors=0b101), Done)
+        await expect(drive, accept(at(bench, 3), live(first), OTHER), Accepted)  # a later commit
+        assert (await expect(drive, hints, HintPage)).rows == [RowAt(ROW, second)]
+
+
 # -- shards
 
 
