@@ -33,6 +33,7 @@ from cluster.register.anti_entropy import (
     SyncPage,
     SyncRow,
     Unreferenced,
+    Want,
     Wanted,
     Wants,
 )
@@ -126,7 +127,7 @@ class AntiEntropy:
                     lambda ok: self._sync(request, reply) if ok else reply(_LOST),
                 )
             case Wanted():
-                reply(Wants(self.wants.first(request.limit), self._commits.durable))
+                reply(Wants(self._first_wanted(request.limit), self._commits.durable))
             case RaiseFloor():
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
@@ -148,6 +149,16 @@ class AntiEntropy:
     def answer_durable(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
         self._host.when_shown(seq, reply, answer)
+
+    def _first_wanted(self, limit: int) -> list[Want]:
+        """Without rows of dead buckets: nobody has them any more, and they would fill the room for others."""
+        dead, wanted = self._acceptor.control.dead, []
+        for want in self.wants.first(limit):
+            if bucket_of(want.row) in dead:
+                self.wants.drop(want.row)
+            else:
+                wanted.append(want)
+        return wanted
 
     # -- have and purge: several rows at once
 

@@ -495,6 +495,16 @@ async def test_a_hint_that_comes_late_does_not_hide_that_another_drive_missed_wh
         assert (await expect(drive, hints, HintPage)).rows == [RowAt(ROW, second)]
 
 
+async def test_rows_of_a_dead_bucket_are_not_wanted(bench):
+    """Nobody has them any more, and the room for wanted rows is bounded."""
+    async with bench.open() as drive:
+        await expect(drive, learn(at(bench, 1), DEAD), Done)
+        await expect(drive, learn(at(bench, 1)), Done)
+        assert [want.row for want in await wants_of(drive)] == sorted([ROW, DEAD])[::-1]
+        await expect(drive, Fence(bucket=DEAD[:16], bucket_epoch=3, dead=True), Done)
+        assert [want.row for want in await wants_of(drive)] == [ROW]
+
+
 # -- shards
 
 
