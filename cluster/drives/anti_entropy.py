@@ -97,7 +97,7 @@ class AntiEntropy:
         self._host, self._acceptor = host, acceptor
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
-        self._hints = HintBook(commits, reads)
+        self.hints = HintBook(commits, reads)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
@@ -133,7 +133,7 @@ class AntiEntropy:
                     self._put_floor()
                 self.answer_durable(self._commits.newest, reply, Done())
             case Hints():
-                self._hints.show(request, reply)
+                self.hints.show(request, reply)
             case Unreferenced():
                 self._unreferenced(request, reply)
             case Discard():
@@ -185,7 +185,7 @@ class AntiEntropy:
 
     def drop_hints(self, request: DropHints, rows: Sequence[RowKey], reply: ReplyTo) -> None:
         """Forget that a drive missed these rows."""
-        self._hints.drop(request, rows, reply)
+        self.hints.drop(request, rows, reply)
 
     def version(self) -> int:
         """What a later Install is measured by."""

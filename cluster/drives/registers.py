@@ -347,8 +347,7 @@ class Registers:
         register = row.register
         is_late = register is not None and register.chosen and register.ballot > request.ballot
         if request.acceptors != -1 and not is_late:  # who missed what came later counts
-            self._commits.batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
-            self._commits.touch()
+            self._anti_entropy.hints.note(request.row, ~request.acceptors & 0xFFFFFFFF)
 
     def choose(self, key: RowKey, row: Row, decision: Chosen) -> None:
         """Set a row's chosen flag, and note what that makes superfluous."""
