@@ -241,3 +241,28 @@ def test_a_listing_that_one_of_several_sets_cannot_answer_fails_as_itself():
             await store.list(bucket, prefix=b"", delimiter=b"", start=b"", limit=9)
 
     run(work)
+
+
+def test_a_body_may_go_to_a_set_that_was_added_while_its_first_bytes_were_awaited():
+    async def work(world):
+        store, agreement = (
+            world.lives[world.nodes[0]].core.store,
+            world.lives[world.nodes[0]].core.agreement,
+        )
+        agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
+        bucket = await store.create_bucket("sim", "me", b"")
+        fill_up(world, 0)
+        await trio.sleep(2)
+        request = put_request((1, SIZE), Random(1))
+        readinto = request.source.readinto
+
+        async def grow(buffer):
+            agreement._take(world.layout)
+            request.source.readinto = readinto
+            return await readinto(buffer)
+
+        request.source.readinto = grow
+        version = await store.put(bucket, b"key", request)
+        assert version.parts[0].set_id == 1
+
+    run(work)
