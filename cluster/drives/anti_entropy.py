@@ -33,6 +33,7 @@ from cluster.register.anti_entropy import (
     SyncPage,
     SyncRow,
     Unreferenced,
+    Want,
     Wanted,
     Wants,
 )
@@ -96,7 +97,7 @@ class AntiEntropy:
         self._host, self._acceptor = host, acceptor
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
-        self._hints = HintBook(commits, reads)
+        self.hints = HintBook(commits, reads)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
@@ -126,13 +127,13 @@ class AntiEntropy:
                     lambda ok: self._sync(request, reply) if ok else reply(_LOST),
                 )
             case Wanted():
-                reply(Wants(self.wants.first(request.limit), self._commits.durable))
+                reply(Wants(self._first_wanted(request.limit), self._commits.durable))
             case RaiseFloor():
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
                 self.answer_durable(self._commits.newest, reply, Done())
             case Hints():
-                self._hints.show(request, reply)
+                self.hints.show(request, reply)
             case Unreferenced():
                 self._unreferenced(request, reply)
             case Discard():
@@ -148,6 +149,16 @@ class AntiEntropy:
     def answer_durable(self, seq: int, reply: ReplyTo, answer: Reply) -> None:
         """Answer when batch `seq` is durable."""
         self._host.when_shown(seq, reply, answer)
+
+    def _first_wanted(self, limit: int) -> list[Want]:
+        """Without rows of dead buckets: nobody has them any more, and they would fill the room for others."""
+        dead, wanted = self._acceptor.control.dead, []
+        for want in self.wants.first(limit):
+            if bucket_of(want.row) in dead:
+                self.wants.drop(want.row)
+            else:
+                wanted.append(want)
+        return wanted
 
     # -- have and purge: several rows at once
 
@@ -174,7 +185,7 @@ class AntiEntropy:
 
     def drop_hints(self, request: DropHints, rows: Sequence[RowKey], reply: ReplyTo) -> None:
         """Forget that a drive missed these rows."""
-        self._hints.drop(request, rows, reply)
+        self.hints.drop(request, rows, reply)
 
     def version(self) -> int:
         """What a later Install is measured by."""

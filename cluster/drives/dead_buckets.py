@@ -62,6 +62,7 @@ class DeadBuckets:
         batch.heads[head.row] = None
         batch.chosen.discard(head.row)
         batch.uploads[head.row] = False
+        batch.hints[head.row] = 0
         batch.drop_bodies.update(unpack_bodies(head.bodies).values())
         self._forget(head.row)
         self._discard(data)

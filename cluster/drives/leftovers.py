@@ -95,6 +95,7 @@ class Leftovers:
                 parts = [part for version in part.versions for part in version.parts]
                 self._notes.on_superfluous(found.row, parts, referred, upload)
                 self._commits.batch.heads[found.row] = None
+                self._commits.batch.hints[found.row] = 0  # there is nothing left to be missed
                 self._forget(found.row)
                 self._commits.touch()
 

@@ -344,9 +344,10 @@ class Registers:
             self.choose(request.row, row, decision)
         elif row.register is not None and self._acceptor.misses(request, held):
             self._anti_entropy.wants.note(request.row, request.ballot)
-        if request.acceptors != -1:
-            self._commits.batch.hints[request.row] = ~request.acceptors & 0xFFFFFFFF
-            self._commits.touch()
+        register = row.register
+        is_late = register is not None and register.chosen and register.ballot > request.ballot
+        if request.acceptors != -1 and not is_late:  # who missed what came later counts
+            self._anti_entropy.hints.note(request.row, ~request.acceptors & 0xFFFFFFFF)
 
     def choose(self, key: RowKey, row: Row, decision: Chosen) -> None:
         """Set a row's chosen flag, and note what that makes superfluous."""

@@ -13,11 +13,11 @@ from functools import partial
 from typing import NamedTuple
 
 import attrs
-import trio
 
 from cluster.errors import QuorumError
 from cluster.ids import BucketId, RowKey
 from cluster.metadata.table import RegisterRef, Table
+from cluster.metadata.together import together
 from cluster.register.keys import object_row, successor
 from cluster.register.messages import CHOSEN, LIVE, Page, Request, Scan, ScanRow, ScanUploads
 from cluster.register.records import KeyState, decode_state
@@ -66,9 +66,7 @@ class Scanner:
         if len(sets) == 1:
             await one(sets[0])
         else:
-            async with trio.open_nursery() as nursery:
-                for set_id in sets:
-                    nursery.start_soon(one, set_id)
+            await together(*(partial(one, set_id) for set_id in sets))
         return _merge_sets(list(pages.values()), limit)
 
     async def scan_uploads(

@@ -27,6 +27,10 @@ class Turns:
         try:
             with trio.move_on_after(seconds):
                 await called.wait()
+        except trio.Cancelled:
+            if called.is_set():  # in the very moment when we gave up: the next must not wait for us
+                self.give_back(row)
+            raise
         finally:
             queue.pop(called, None)
         return called.is_set()

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from functools import partial
 
+from cluster.metadata.together import together
 from cluster.objects.context import SMALL_WORK
 from cluster.objects.model import Digest
-from cluster.objects.together import together
 from cluster.runtime import Runtime
 
 

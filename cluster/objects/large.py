@@ -18,6 +18,7 @@ from cluster.erasure.geometry import block_bytes
 from cluster.erasure.shard_format import ShardHeader, digest_root, stripe_digest
 from cluster.errors import QuorumError, StorageFullError
 from cluster.metadata.table import RegisterRef
+from cluster.metadata.together import together
 from cluster.objects.buffers import Lease
 from cluster.objects.context import SMALL_WORK, Context
 from cluster.objects.data_sets import DataSets, Target
@@ -25,7 +26,6 @@ from cluster.objects.hashing import Hasher
 from cluster.objects.model import PutRequest, Seal
 from cluster.objects.source import fill
 from cluster.objects.staging import Staging
-from cluster.objects.together import together
 from cluster.register.keys import owner_row
 from cluster.register.records import Part
 

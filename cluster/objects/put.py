@@ -40,9 +40,9 @@ async def put_body(
     `renew` looks the bucket up again where it was fenced while the body came in: the body cannot be asked for again,
     and the mode may be another.
     """
-    begun = context.layout()
     first = bytearray(INLINE_LIMIT + 1)
     filled = await fill(request.source, memoryview(first))
+    begun = context.layout()  # under which the body is placed
     bodies: dict[BodyId, bytes] = {}
     body: BodyRef | None = None
     parts: tuple[Part, ...] = ()

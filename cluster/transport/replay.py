@@ -38,8 +38,8 @@ class ReplayGuard:
             kept = (window.seen << shift) & ((1 << WINDOW) - 1) if shift < WINDOW else 0
             window.highest, window.seen = number, kept | 1
             return True
-        bit = 1 << (window.highest - number)
-        if bit >> WINDOW or window.seen & bit:
+        behind = window.highest - number
+        if behind >= WINDOW or window.seen >> behind & 1:
             return False
-        window.seen |= bit
+        window.seen |= 1 << behind
         return True

@@ -481,6 +481,47 @@ async def test_hints_are_durable_and_name_what_is_chosen(bench):
         assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
 
 
+async def test_a_hint_that_comes_late_does_not_hide_that_another_drive_missed_what_came_after(
+    bench,
+):
+    first, second = at(bench, 1), at(bench, 2)
+    hints = Hints(position=2, after=FIRST, stop=None, limit=10, epoch=1)
+    async with bench.open() as drive:
+        await expect(drive, accept(first, live(first)), Accepted)
+        await expect(drive, accept(second, live(second), base=first), Accepted)
+        await expect(drive, Learn(row=ROW, ballot=second, acceptors=0b011), Done)
+        await expect(drive, Learn(row=ROW, ballot=first, acceptors=0b101), Done)
+        await expect(drive, accept(at(bench, 3), live(first), OTHER), Accepted)  # a later commit
+        assert (await expect(drive, hints, HintPage)).rows == [RowAt(ROW, second)]
+
+
+async def test_a_hint_that_comes_while_an_older_one_is_dropped_stays(bench):
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        await expect(drive, accept(first, live(first)), Accepted)
+        await expect(drive, Learn(row=ROW, ballot=first, acceptors=0b011), Done)
+        await expect(drive, accept(first, live(first), OTHER), Accepted)  # a later commit
+        dropping, accepting, learning = Answers(), Answers(), Answers()
+        drive.submit(DropHints(position=2, places=3, rows=[RowAt(ROW, first)], epoch=1), dropping)
+        drive.submit(accept(second, live(second), base=first), accepting)
+        drive.submit(Learn(row=ROW, ballot=second, acceptors=0b101), learning)
+        for answers in (dropping, accepting, learning):
+            await answers.first()
+        await expect(drive, accept(at(bench, 3), live(second), OTHER), Accepted)
+        page = await ask(drive, Hints(position=1, after=FIRST, stop=None, limit=10, epoch=1))
+        assert page == HintPage([RowAt(ROW, second)], None)
+
+
+async def test_rows_of_a_dead_bucket_are_not_wanted(bench):
+    """Nobody has them any more, and the room for wanted rows is bounded."""
+    async with bench.open() as drive:
+        await expect(drive, learn(at(bench, 1), DEAD), Done)
+        await expect(drive, learn(at(bench, 1)), Done)
+        assert [want.row for want in await wants_of(drive)] == sorted([ROW, DEAD])[::-1]
+        await expect(drive, Fence(bucket=DEAD[:16], bucket_epoch=3, dead=True), Done)
+        assert [want.row for want in await wants_of(drive)] == [ROW]
+
+
 # -- shards
 
 

@@ -4,9 +4,10 @@ import trio
 import xxhash
 from msgspec.structs import replace
 
-from cluster.ids import UploadId
+from cluster.ids import RowKey, UploadId
+from cluster.register.anti_entropy import HintPage, Hints
 from cluster.register.keys import part_row
-from cluster.register.messages import Accepted, Done, Value
+from cluster.register.messages import Accepted, Done, Fence, Learn, Value
 from cluster.register.records import (
     BOTTOM,
     BodyId,
@@ -18,6 +19,7 @@ from cluster.register.records import (
 from tests.contracts.benches import (
     BUCKET,
     GRACE_MS,
+    ROW,
     accept,
     at,
     expect,
@@ -106,3 +108,30 @@ async def test_an_upload_that_a_buried_state_closed_keeps_its_parts(bench):
         await expect(drive, learn(third), Done)
         assert await is_left(drive, shard)
         assert (await expect(drive, query(PART_ROW), Value)).register != BOTTOM
+
+
+async def test_what_others_missed_of_a_row_is_forgotten_with_the_row(bench):
+    """Of a part when its upload is closed, and of everything in a bucket that is dead."""
+    first, second = at(bench, 1), at(bench, 2)
+
+    async def is_hinted(drive):
+        some = Hints(position=2, after=RowKey(b""), stop=None, limit=1, epoch=1)
+        return (await expect(drive, some, HintPage)).next is not None
+
+    async def until_hinted(drive, *, expected):
+        with trio.fail_after(20):
+            while await is_hinted(drive) is not expected:
+                await trio.sleep(0.01)
+                await drive.collect()
+
+    async with bench.open() as drive:
+        await uploaded(bench, drive)
+        await expect(drive, Learn(row=PART_ROW, ballot=first, acceptors=0b011), Done)
+        await expect(drive, accept(second, live(second), base=first), Accepted)
+        assert await is_hinted(drive)
+        await expect(drive, learn(second), Done)
+        await until_hinted(drive, expected=False)
+        await expect(drive, Learn(row=ROW, ballot=second, acceptors=0b011), Done)
+        await until_hinted(drive, expected=True)
+        await expect(drive, Fence(bucket=BUCKET, bucket_epoch=2, dead=True), Done)
+        await until_hinted(drive, expected=False)

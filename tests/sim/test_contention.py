@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 
 from cluster.ids import RowKey
 from cluster.metadata.turns import Turns
@@ -52,3 +53,31 @@ async def test_whoever_waited_too_long_goes_without(autojump_clock):
     turns.give_back(ROW)
     assert not turns.is_taken(ROW)
     assert await turns.take(ROW, 1)
+
+
+async def test_whoever_is_called_when_it_gives_up_calls_the_next(autojump_clock):
+    """Both happen in one tick where the writer before it is cancelled by the same scope."""
+    turns, order = Turns(), []
+
+    async def write(number):
+        is_ours = await turns.take(ROW, 100)
+        order.append((number, is_ours))
+        if is_ours:
+            turns.give_back(ROW)
+
+    assert await turns.take(ROW, 1)
+    async with trio.open_nursery() as nursery:
+        impatient = trio.CancelScope()
+
+        async def write_impatiently():
+            with impatient:
+                await write(1)
+
+        nursery.start_soon(write_impatiently)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(write, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        impatient.cancel()
+        turns.give_back(ROW)
+    assert order == [(2, True)]
+    assert not turns.is_taken(ROW)

@@ -9,7 +9,7 @@ import trio
 
 from cluster.drives.drive import DriveState
 from cluster.drives.index_rows import NoteKind
-from cluster.errors import QuorumError, StorageFullError
+from cluster.errors import NotEmptyError, QuorumError, StorageFullError
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
 from cluster.register.away import Note
@@ -220,5 +220,49 @@ def test_a_note_that_names_a_set_which_is_not_there_waits():
         assert not await drive.notes.due(NoteKind.LOOK)  # asked, and to be asked again
         assert len(drive.platter.index.notes) == 1  # the other has no owner to ask
         assert not drive.platter.index.trash
+
+    run(work)
+
+
+def test_a_listing_that_one_of_several_sets_cannot_answer_fails_as_itself():
+    """What goes wrong in one set is said in the words of the store, not as a group of errors that nobody expects."""
+
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        await store.put(bucket, key(), put_request((1, 10), Random(1)))
+        with pytest.raises(NotEmptyError):
+            await store.delete_bucket(bucket)  # fences it: what is known of it here is out of date
+        shown = await store.list(bucket, prefix=b"", delimiter=b"", start=b"", limit=9)
+        assert len(shown.entries) == 1
+        for drive in world.bare[1]:
+            drive.fail("broken")
+        await trio.sleep(2)
+        with pytest.raises(QuorumError):
+            await store.list(bucket, prefix=b"", delimiter=b"", start=b"", limit=9)
+
+    run(work)
+
+
+def test_a_body_may_go_to_a_set_that_was_added_while_its_first_bytes_were_awaited():
+    async def work(world):
+        store, agreement = (
+            world.lives[world.nodes[0]].core.store,
+            world.lives[world.nodes[0]].core.agreement,
+        )
+        agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
+        bucket = await store.create_bucket("sim", "me", b"")
+        fill_up(world, 0)
+        await trio.sleep(2)
+        request = put_request((1, SIZE), Random(1))
+        readinto = request.source.readinto
+
+        async def grow(buffer):
+            agreement._take(world.layout)
+            request.source.readinto = readinto
+            return await readinto(buffer)
+
+        request.source.readinto = grow
+        version = await store.put(bucket, b"key", request)
+        assert version.parts[0].set_id == 1
 
     run(work)

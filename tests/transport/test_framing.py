@@ -160,3 +160,12 @@ def test_a_peer_that_restarts_for_ever_costs_bounded_memory():
 
 def test_headers_are_eight_bytes():
     assert len(Framing().end()) == HEADER_BYTES
+
+
+def test_a_number_far_below_the_highest_is_refused_at_no_cost():
+    """The bitmap has a window's bits, whatever numbers a peer sends."""
+    guard = ReplayGuard()
+    assert guard.is_new(1, (1 << 63) - 1)
+    assert not guard.is_new(1, 0)
+    assert guard.is_new(1, (1 << 63) - WINDOW)
+    assert not guard.is_new(1, (1 << 63) - WINDOW - 1)
