@@ -139,7 +139,9 @@ class RemoteNode:
 
     @contextmanager
     def while_up(self) -> Iterator[None]:
-        """Cancel the block when the peer ceases to answer. Raises PeerDownError then."""
+        """Cancel the block when the peer ceases to answer. Raises PeerDownError then, or at once."""
+        if not self.is_up:
+            raise PeerDownError(self.reason)
         with trio.CancelScope() as scope:
             self._while_up.add(scope)
             try:

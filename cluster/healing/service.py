@@ -110,7 +110,8 @@ class Healing:
     def _is_first(self, layout: Layout, set_id: int, drive: DriveId) -> bool:
         """One drive of a set is enough for tombstones, which all have to hold."""
         seats: tuple[Seat, ...] = roll_of(layout, set_id).seats
-        return next(s.drive for s in seats if self._view.is_routable(s.node)) == drive
+        routable = (seat.drive for seat in seats if self._view.is_routable(seat.node))
+        return next(routable, None) == drive
 
     def _sets(self) -> list[tuple[int, Drive]]:
         layout = self._agreement.current

@@ -90,6 +90,8 @@ class Attempt:
     async def run(self, ballot: Ballot, *, round_seconds: float, straggler_seconds: float) -> End:
         """One attempt. Cancellable until the ACCEPT goes out, not afterwards."""
         members = self._members
+        # What an earlier ACCEPT may have done is found out to the end.
+        self._round.shielded = self._proposer.first_accept is not None
         message = self._proposer.begin(ballot, members.epoch, members.electorate).message
         if self._early is None:
             self._broadcast(message, members.readers)

@@ -125,9 +125,12 @@ async def test_what_others_missed_of_a_row_is_forgotten_with_the_row(bench):
                 await drive.collect()
 
     async with bench.open() as drive:
-        await uploaded(bench, drive)
+        _, part = await uploaded(bench, drive)
         await expect(drive, Learn(row=PART_ROW, ballot=first, acceptors=0b011), Done)
-        await expect(drive, accept(second, live(second), base=first), Accepted)
+        made, bodies = listed(second, part)
+        done = (Completed(UPLOAD, second, made.validator),)
+        completed = KeyState(versions=(made,), done=done)
+        await expect(drive, accept(second, completed, bodies=bodies, base=first), Accepted)
         assert await is_hinted(drive)
         await expect(drive, learn(second), Done)
         await until_hinted(drive, expected=False)
