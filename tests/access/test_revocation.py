@@ -8,6 +8,7 @@ from tests.access.revocation import AccessWorld, Change, Lookup, check_lookup, r
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES
 from tests.sim.run import simulate
+from tests.sim.seeds import find_violation, sweep
 
 pytestmark = pytest.mark.sim
 BATCHES = 5
@@ -117,13 +118,9 @@ async def test_a_node_that_is_cut_off_can_change_nothing(world, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
-    for seed in range(batch, request.config.getoption("--seeds") // SHARE, BATCHES):
-        try:
-            simulate(revocations, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"seed {seed}: python -m tests.sim.replay {seed} access"
-            ) from error
+    sweep(
+        revocations, range(batch, request.config.getoption("--seeds") // SHARE, BATCHES), "access"
+    )
 
 
 @pytest.mark.slow
@@ -180,14 +177,7 @@ def test_without_a_safeguard_the_checker_notices(mutant):
     async def run(rng, trace):
         await revocations(rng, trace, mutate=mutant)
 
-    for seed in range(50):
-        try:
-            simulate(run, seed=seed)
-        except BaseException as error:
-            if any_violation(error):
-                return
-            raise
-    raise AssertionError("the checker did not notice")
+    find_violation(run, range(50))
 
 
 async def slow_answer(world, key):
@@ -219,12 +209,6 @@ async def test_an_answer_counts_from_when_it_was_asked_for(world, key):
 async def test_that_it_does_so_is_noticed(world, key):
     with pytest.raises(ViolationError):
         await slow_answer(world, key)
-
-
-def any_violation(error):
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(any_violation, error.exceptions))
-    return isinstance(error, ViolationError)
 
 
 CHANGES = [

@@ -1,9 +1,9 @@
-"""`python -m tests.sim.replay SEED [cluster | cluster-space | changing | access | versions | versions-cluster]`: one run of the simulator, with its trace."""
+"""`python -m tests.sim.replay SEED [cluster | cluster-space | changing | access | away | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
 from tests.access import revocation
-from tests.sim import changing, cluster, single_node, versions
+from tests.sim import away_world, changing, cluster, single_node, versions
 from tests.sim.run import simulate
 
 
@@ -15,6 +15,7 @@ def main():
         "cluster-space": cluster.space_scenario,
         "changing": changing.scenario,
         "access": revocation.revocations,
+        "away": away_world.scenario,
         "versions": versions.scenario,
         "versions-cluster": versions.cluster_scenario,
     }

@@ -5,8 +5,8 @@ import pytest
 from cluster.objects import away
 from cluster.register.away import Verdict
 from tests.sim.away_world import scenario
-from tests.sim.checkers import ViolationError
 from tests.sim.run import simulate
+from tests.sim.seeds import find_violation, sweep
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 BATCHES = 4
@@ -17,11 +17,7 @@ TRIES = 40
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
     seeds = request.config.getoption("--seeds") // SHARE
-    for seed in range(batch, seeds, BATCHES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(f"seed {seed} of tests.sim.away_world.scenario") from error
+    sweep(scenario, range(batch, seeds, BATCHES), "away")
 
 
 def test_one_seed_is_one_run_and_the_runs_do_what_they_are_for():
@@ -39,23 +35,6 @@ def test_one_seed_is_one_run_and_the_runs_do_what_they_are_for():
     assert outcomes.count("ok") > len(outcomes) / 2
 
 
-def is_violation(error):
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(is_violation, error.exceptions))
-    return isinstance(error, ViolationError)
-
-
-def find_violation():
-    for seed in range(TRIES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            if is_violation(error):
-                return
-            raise
-    raise AssertionError("the checkers did not notice")
-
-
 def test_a_hint_that_is_forgotten_before_it_is_delivered_is_noticed(monkeypatch):
     async def forget(*_):
         """Nobody is told."""
@@ -65,7 +44,7 @@ def test_a_hint_that_is_forgotten_before_it_is_delivered_is_noticed(monkeypatch)
     monkeypatch.setattr(
         away.AwayNotes, "told", lambda self, due, _, again_ms: told(self, due, -1, again_ms)
     )
-    find_violation()
+    find_violation(scenario, range(TRIES))
 
 
 def test_a_drive_that_collects_without_asking_is_noticed(monkeypatch):
@@ -73,4 +52,4 @@ def test_a_drive_that_collects_without_asking_is_noticed(monkeypatch):
         return Verdict.COLLECT
 
     monkeypatch.setattr(away.AwayData, "_judge", guess)
-    find_violation()
+    find_violation(scenario, range(TRIES))

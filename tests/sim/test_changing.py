@@ -6,25 +6,18 @@ from msgspec.structs import replace
 from cluster.topology import changes
 from tests.sim.changing import scenario
 from tests.sim.run import simulate
-from tests.sim.test_cluster import is_violation
+from tests.sim.seeds import find_violation, sweep
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 BATCHES = 5
-FIRST_CAUGHT = (
-    136  # the search for the caught mutant begins just below the seed that once caught it
-)
+# The search for the caught mutant begins just below the seed that once caught it.
+FIRST_CAUGHT = 136
 SHARE = 5  # a run takes five times as long as one of a single node
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
-    for seed in range(batch, request.config.getoption("--seeds") // SHARE, BATCHES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"seed {seed}: python -m tests.sim.replay {seed} changing"
-            ) from error
+    sweep(scenario, range(batch, request.config.getoption("--seeds") // SHARE, BATCHES), "changing")
 
 
 def test_one_seed_is_one_run():
@@ -51,11 +44,4 @@ def test_a_replaced_drive_that_votes_at_once_is_caught(monkeypatch):
         return replace(rebuilding(layout, old, new), voting=True)
 
     monkeypatch.setattr(changes, "_rebuilding", votes_at_once)
-    for seed in range(FIRST_CAUGHT - 2, FIRST_CAUGHT + 100):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            if is_violation(error):
-                return
-            raise
-    raise AssertionError("the checkers did not notice")
+    find_violation(scenario, range(FIRST_CAUGHT - 2, FIRST_CAUGHT + 100))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.sim.checkers import ViolationError
 from tests.sim.cluster import LINKS, scenario, space_scenario
 from tests.sim.mutants import Forgetful
 from tests.sim.run import simulate
+from tests.sim.seeds import find_violation, sweep
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 BATCHES = 30  # so that the workers share them evenly
@@ -14,13 +14,7 @@ BATCHES = 30  # so that the workers share them evenly
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
     seeds = request.config.getoption("--seeds") * 3 // 2
-    for seed in range(batch, seeds, BATCHES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"seed {seed}: python -m tests.sim.replay {seed} cluster"
-            ) from error
+    sweep(scenario, range(batch, seeds, BATCHES), "cluster")
 
 
 def test_one_seed_is_one_run():
@@ -51,30 +45,11 @@ def test_the_runs_meet_every_fault_and_most_operations_succeed():
 
 @pytest.mark.parametrize("batch", range(4))
 def test_nothing_is_left_that_nobody_refers_to_and_all_drives_hold_the_same(batch):
-    for seed in range(50 + 3 * batch, 53 + 3 * batch):
-        try:
-            simulate(space_scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"seed {seed}: python -m tests.sim.replay {seed} cluster-space"
-            ) from error
-
-
-def is_violation(error):
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(is_violation, error.exceptions))
-    return isinstance(error, ViolationError)
+    sweep(space_scenario, range(50 + 3 * batch, 53 + 3 * batch), "cluster-space")
 
 
 def test_acknowledging_before_the_commit_is_caught_across_nodes_too():
     async def mutant(rng, trace):
         await scenario(rng, trace, mutate=Forgetful)
 
-    for seed in range(20):
-        try:
-            simulate(mutant, seed=seed)
-        except BaseException as error:
-            if is_violation(error):
-                return
-            raise
-    raise AssertionError("the checkers did not notice")
+    find_violation(mutant, range(20))

@@ -5,6 +5,7 @@ import pytest
 from tests.sim.checkers import ViolationError
 from tests.sim.mutants import MUTANTS, Forgetful
 from tests.sim.run import simulate
+from tests.sim.seeds import sweep
 from tests.sim.single_node import scenario
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
@@ -14,11 +15,7 @@ BATCHES = 10
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
     seeds = request.config.getoption("--seeds")
-    for seed in range(batch, seeds, BATCHES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(f"replay with: python -m tests.sim.replay {seed}") from error
+    sweep(scenario, range(batch, seeds, BATCHES))
 
 
 def test_one_seed_is_one_run():

@@ -11,6 +11,7 @@ from cluster.register import mutations
 from cluster.register.proposer import Proposer
 from tests.sim.checkers import ViolationError
 from tests.sim.run import simulate
+from tests.sim.seeds import sweep
 from tests.sim.version_checker import (
     MARKER,
     ModeChange,
@@ -30,13 +31,7 @@ MUTANT_SEEDS = 300
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds(request, batch):
     seeds = request.config.getoption("--seeds") // SHARE
-    for seed in range(batch, seeds, BATCHES):
-        try:
-            simulate(scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"replay with: python -m tests.sim.replay {seed} versions"
-            ) from error
+    sweep(scenario, range(batch, seeds, BATCHES), "versions")
 
 
 @pytest.mark.sim
@@ -44,13 +39,7 @@ def test_seeds(request, batch):
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_seeds_on_three_nodes(request, batch):
     seeds = request.config.getoption("--seeds") // CLUSTER_SHARE
-    for seed in range(batch, seeds, BATCHES):
-        try:
-            simulate(cluster_scenario, seed=seed)
-        except BaseException as error:
-            raise AssertionError(
-                f"replay with: python -m tests.sim.replay {seed} versions-cluster"
-            ) from error
+    sweep(cluster_scenario, range(batch, seeds, BATCHES), "versions-cluster")
 
 
 @pytest.mark.sim
