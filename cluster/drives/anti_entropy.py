@@ -2,11 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeAlias
-
-import msgspec
 
 from cluster.clock import Ballot
 from cluster.drives.group_commit import GroupCommit
@@ -14,6 +11,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.hint_book import HintBook
 from cluster.drives.index_rows import HeadRow, IndexReads, unpack_bodies
 from cluster.drives.row_cache import Row
+from cluster.drives.superfluous import Superfluous
 from cluster.drives.wants import WantedRows
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Write
@@ -28,19 +26,19 @@ from cluster.register.anti_entropy import (
     Purge,
     RaiseFloor,
     RowAt,
-    ShardPage,
+    StrayParts,
     Sync,
     SyncPage,
     SyncRow,
+    Unneeded,
     Unreferenced,
     Want,
     Wanted,
     Wants,
 )
-from cluster.register.keys import bucket_of
-from cluster.register.messages import CHOSEN, Done, Failed, Reply
-from cluster.register.mutations import record_data
-from cluster.register.records import BodyId, decode_state
+from cluster.register.keys import bucket_of, is_part
+from cluster.register.messages import Done, Failed, Reply
+from cluster.register.records import BOTTOM, BodyId
 
 ReplyTo = Callable[[Reply], None]
 PURGES_KEPT = (
@@ -52,7 +50,9 @@ _LOST = Failed("the drive failed before the write was durable")
 
 AntiEntropyRequest: TypeAlias = (
     Have | Purge | Install | Sync | Wanted | RaiseFloor | Unreferenced | Discard | Hints | DropHints
-)
+    | StrayParts | Unneeded
+)  # fmt: skip
+NamesRows: TypeAlias = Have | Purge | DropHints | Unneeded
 
 
 class RegisterHost(Protocol):
@@ -98,6 +98,7 @@ class AntiEntropy:
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
         self.hints = HintBook(commits, reads)
+        self._superfluous = Superfluous(acceptor.control, reads, host.discard)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
@@ -115,7 +116,7 @@ class AntiEntropy:
             reply(refusal)
             return
         match request:
-            case Have() | Purge() | DropHints():
+            case Have() | Purge() | DropHints() | Unneeded():
                 _Rows(self, request, reply).begin(self._host)
             case Install():
                 then = partial(self._install, request, reply)
@@ -134,13 +135,13 @@ class AntiEntropy:
                 self.answer_durable(self._commits.newest, reply, Done())
             case Hints():
                 self.hints.show(request, reply)
-            case Unreferenced():
-                self._unreferenced(request, reply)
+            case Unreferenced() | StrayParts():
+                self._superfluous.show(request, reply)
             case Discard():
                 self._host.discard(set(request.data))
                 self.answer_durable(self._commits.newest, reply, Done())
 
-    def refusal(self, request: Have | Purge | DropHints) -> Reply | None:
+    def refusal(self, request: NamesRows) -> Reply | None:
         """Of a message whose rows have come: the layout may have changed since it was taken."""
         is_vote = isinstance(request, Have | Purge)
         gate = self._acceptor.gate_vote if is_vote else self._acceptor.gate_epoch
@@ -186,6 +187,14 @@ class AntiEntropy:
     def drop_hints(self, request: DropHints, rows: Sequence[RowKey], reply: ReplyTo) -> None:
         """Forget that a drive missed these rows."""
         self.hints.drop(request, rows, reply)
+
+    def release(self, named: RowAt, row: Row) -> None:
+        """Want a row no more, and drop that of a part. What is corrupt is repaired first; what is newer is looked at again."""
+        if row.register is None or row.register.ballot > named.ballot:
+            return
+        self.wants.met(named.row, named.ballot)
+        if is_part(named.row) and row.register != BOTTOM:
+            self._host.forget(named.row, row)
 
     def version(self) -> int:
         """What a later Install is measured by."""
@@ -241,27 +250,11 @@ class AntiEntropy:
 
         self._reads.submit(partial(_read_page, request), landed)
 
-    # -- shards
-
-    def _unreferenced(self, request: Unreferenced, reply: ReplyTo) -> None:
-        def landed(page: ShardPage | None, error: str) -> None:
-            if page is None:
-                reply(Failed(error))
-                return
-            dead = self._acceptor.control.dead
-            gone = {shard.data_id for shard in page.shards if bucket_of(shard.owner) in dead}
-            self._host.discard(gone)
-            reply(ShardPage([s for s in page.shards if s.data_id not in gone], page.next))
-
-        self._reads.submit(partial(_find_unreferenced, request), landed)
-
 
 class _Rows:
     """A message that names several rows: each is dealt with when it is at hand, and then answered together."""
 
-    def __init__(
-        self, owner: AntiEntropy, request: Have | Purge | DropHints, reply: ReplyTo
-    ) -> None:
+    def __init__(self, owner: AntiEntropy, request: NamesRows, reply: ReplyTo) -> None:
         self._owner, self._request, self._reply = owner, request, reply
         self._ballots: list[Ballot | None] = [None] * len(request.rows)
         self._known: list[RowKey] = []
@@ -292,6 +285,9 @@ class _Rows:
                 self._seq = max(self._seq, row.seq)
             case Purge():
                 self._owner.purge(named, row)
+                self._seq = self._owner.newest()
+            case Unneeded():
+                self._owner.release(named, row)
                 self._seq = self._owner.newest()
             case DropHints():
                 # What was noted about something newer stands.
@@ -339,16 +335,3 @@ def _sync_row(key: RowKey, head: HeadRow | None, index: IndexReads, room: int) -
             bodies[BodyId(body)] = data
             room -= len(data)
     return SyncRow(key, head.ballot.pack(), head.flags, head.state, bodies)
-
-
-def _find_unreferenced(request: Unreferenced, index: IndexReads) -> ShardPage:
-    """An early look at stored rows: whoever collects asks for the chosen state besides."""
-    found = index.bodies_between(request.after, request.before, request.limit)
-    heads = index.heads(list({shard.owner for shard in found}))
-    referred = set[DataId]()
-    for head in heads.values():
-        if head is not None and head.flags & CHOSEN:
-            with suppress(msgspec.DecodeError):  # a corrupt row refers to nothing that we know
-                referred |= record_data(decode_state(head.state))
-    more = found[-1].data_id if len(found) == request.limit else None
-    return ShardPage([shard for shard in found if shard.data_id not in referred], more)

@@ -8,7 +8,7 @@ from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import IndexReads
 from cluster.ids import RowKey
-from cluster.register.anti_entropy import DropHints, HintPage, Hints, RowAt
+from cluster.register.anti_entropy import DropHints, Hints, RowAt, RowPage
 from cluster.register.messages import CHOSEN, Done, Failed, Reply
 
 ReplyTo = Callable[[Reply], None]
@@ -32,7 +32,7 @@ class HintBook:
     def show(self, request: Hints, reply: ReplyTo) -> None:
         """A page of rows that one drive missed."""
 
-        def landed(page: HintPage | None, error: str) -> None:
+        def landed(page: RowPage | None, error: str) -> None:
             reply(Failed(error) if page is None else page)
 
         self._reads.submit(partial(_find, request), landed)
@@ -63,7 +63,7 @@ class HintBook:
         self._reads.submit(lambda index: index.hints_of(stored), landed)
 
 
-def _find(request: Hints, index: IndexReads) -> HintPage:
+def _find(request: Hints, index: IndexReads) -> RowPage:
     noted = index.hints_after(request.after, request.stop, request.limit)
     missed = [row for row, bitmap in noted if bitmap >> request.position & 1]
     heads = index.heads(missed)
@@ -73,4 +73,4 @@ def _find(request: Hints, index: IndexReads) -> HintPage:
         if head is not None and head.flags & CHOSEN:
             rows.append((row, head.ballot))
     following = noted[-1][0] if len(noted) == request.limit else None
-    return HintPage([RowAt(row, ballot) for row, ballot in rows], following)
+    return RowPage([RowAt(row, ballot) for row, ballot in rows], following)

@@ -8,7 +8,7 @@ from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each
 from cluster.healing.settings import span_of
 from cluster.ids import DriveId, RowKey
-from cluster.register.anti_entropy import DropHints, Have, Held, HintPage, Hints, RowAt, Want
+from cluster.register.anti_entropy import DropHints, Have, Held, Hints, RowAt, RowPage, Want
 
 
 @attrs.frozen
@@ -28,7 +28,7 @@ async def catch_up(copier: Copier, drive: Drive) -> CaughtUp:
     async def bring(want: Want) -> bool:
         if want.ballot is None:
             return await copier.repair(drive, want.row)
-        return await copier.install_chosen(drive, want.row)
+        return await copier.install_chosen(drive, RowAt(want.row, want.ballot))
 
     left = await for_each(wants.rows, copier.settings.at_once, bring)
     return CaughtUp(len(wants.rows) - left, left)
@@ -58,7 +58,7 @@ async def pass_hints(
     }
     pages = await copier.ask_each([(p, questions[a]) for p, a in zip(peers, afters, strict=True)])
     for peer, page in zip(peers, pages, strict=True):
-        if not isinstance(page, HintPage):
+        if not isinstance(page, RowPage):
             continue
         has = await _confront(copier, drive, page.rows, epoch)
         if has is None:

@@ -14,7 +14,16 @@ from cluster.healing.settings import HealingSettings, healing_ref
 from cluster.ids import RowKey
 from cluster.metadata.inquiry import ask_each, ask_one
 from cluster.metadata.table import Reading, Table
-from cluster.register.anti_entropy import Install, Sync, SyncPage, SyncRow, Wanted, Wants
+from cluster.register.anti_entropy import (
+    Install,
+    RowAt,
+    Sync,
+    SyncPage,
+    SyncRow,
+    Unneeded,
+    Wanted,
+    Wants,
+)
 from cluster.register.messages import (
     CHOSEN,
     Accept,
@@ -72,17 +81,17 @@ class Copier:
             return reply.low >= message.ballot
         return isinstance(reply, Done | StaleBucket)
 
-    async def install_chosen(self, target: Drive, row: RowKey) -> bool:
-        """Give a drive the state that is chosen now. Raises ClusterError."""
+    async def install_chosen(self, target: Drive, named: RowAt) -> bool:
+        """Give a drive the state that is chosen now, in place of the one it lacks or has. Raises ClusterError."""
         # In this order: what the drive purges after the first answer makes it refuse what came with the second.
         wants = await self.wants(target, 1)
         if wants is None:
             return False
         epoch = self.epoch
-        reading = await self.table.read(healing_ref(row, self.set_id), bodies=True)
-        if reading.ballot == BALLOT_ZERO:
-            return True  # nobody knows of it
-        return await self.install(target, _chosen(row, reading, wants.version, epoch))
+        reading = await self.table.read(healing_ref(named.row, self.set_id), bodies=True)
+        if reading.ballot == BALLOT_ZERO:  # nobody knows of it any more
+            return isinstance(await self.ask(target, Unneeded(rows=[named], epoch=epoch)), Done)
+        return await self.install(target, _chosen(named.row, reading, wants.version, epoch))
 
     async def pass_on(self, source: Drive, target: Drive, row: RowKey) -> bool:
         """Give a drive what another knows to be chosen, though a quorum may have forgotten it. Raises ClusterError."""

@@ -18,6 +18,7 @@ from cluster.healing.orphans import collect_orphans
 from cluster.healing.purge import purge
 from cluster.healing.settings import HealingSettings
 from cluster.healing.steward import Steward
+from cluster.healing.stray_parts import drop_stray_parts
 from cluster.ids import DataId, DriveId, NodeId, RowKey
 from cluster.layout import SYSTEM, Layout, Seat
 from cluster.membership.view import MembershipView
@@ -53,6 +54,7 @@ class Healing:
         self._purged_to: dict[int, RowKey | None] = {}
         self._hinted_to: dict[tuple[DriveId, int], dict[DriveId, RowKey]] = {}
         self._looked_to: dict[tuple[DriveId, int], DataId | None] = {}
+        self._parts_to: dict[tuple[DriveId, int], RowKey | None] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -99,6 +101,8 @@ class Healing:
                 key = (drive.drive_id, set_id)
                 after = self._looked_to.get(key)
                 self._looked_to[key] = (await collect_orphans(copier, drive, after)).next
+                part = self._parts_to.get(key)
+                self._parts_to[key] = (await drop_stray_parts(copier, drive, part)).next
             if drive.state in VOTING and self._is_first(layout, set_id, drive.drive_id):
                 start = self._purged_to.get(set_id)
                 self._purged_to[set_id] = (await purge(copier, layout, drive, start)).next

@@ -137,6 +137,30 @@ class Discard:
     epoch: int
 
 
+@attrs.frozen(kw_only=True)
+class StrayParts:
+    """Which rows after `after` do you hold of parts whose upload is not open in your row of their owner? At most `limit` are looked at.
+
+    Most are gone with their upload. What is left was accepted after that, or when the drive did not know it for closed.
+    """
+
+    after: RowKey
+    limit: int
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class Unneeded:
+    """Want these rows, up to these ballots, no more: a quorum does not know them, or they are parts of closed uploads.
+
+    A part's row that is held at such a ballot is dropped, too, durably before the reply. It needs no floor: one that
+    comes back is dropped again.
+    """
+
+    rows: Sequence[RowAt]
+    epoch: int
+
+
 # -- answers
 
 
@@ -193,8 +217,8 @@ class Wants:
 
 
 @attrs.frozen
-class HintPage:
-    """Answer to Hints. `next`: ask again after that; None: there are no more."""
+class RowPage:
+    """Answer to Hints and to StrayParts. `next`: ask again after that; None: there are no more."""
 
     rows: Sequence[RowAt]
     next: RowKey | None

@@ -33,6 +33,11 @@ def part_row(bucket: BucketId, upload: UploadId, number: int, key: bytes = b"") 
     return RowKey(bucket + _PART + upload + number.to_bytes(2, "big") + key)
 
 
+def parts_span(bucket: BucketId) -> tuple[RowKey, RowKey]:
+    """Where the registers of all parts of a bucket begin, and what is above them all."""
+    return RowKey(bucket + _PART), RowKey(bucket + bytes([_PART[0] + 1]))
+
+
 def part_upload(row: RowKey) -> UploadId:
     """The upload of a part register's name."""
     assert row[16:17] == _PART

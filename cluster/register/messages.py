@@ -19,14 +19,16 @@ from cluster.register.anti_entropy import (
     DropHints,
     Have,
     Held,
-    HintPage,
     Hints,
     Install,
     Purge,
     RaiseFloor,
+    RowPage,
     ShardPage,
+    StrayParts,
     Sync,
     SyncPage,
+    Unneeded,
     Unreferenced,
     Wanted,
     Wants,
@@ -148,6 +150,8 @@ Request = (
     | Discard
     | Hints
     | DropHints
+    | StrayParts
+    | Unneeded
 )
 
 
@@ -238,7 +242,7 @@ class Page:
 
 @attrs.frozen
 class Done:
-    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, DropHints, and to an Install that says nothing new or was carried out."""
+    """Answer to Learn, Fence, Purge, RaiseFloor, Discard, DropHints, Unneeded, and to an Install that says nothing new or was carried out."""
 
 
 @attrs.frozen
@@ -283,7 +287,7 @@ Reply = (
     | SyncPage
     | Wants
     | ShardPage
-    | HintPage
+    | RowPage
     | Changed
     | Done
     | NotVoting

@@ -20,16 +20,17 @@ from cluster.register.anti_entropy import (
     FenceAt,
     Have,
     Held,
-    HintPage,
     Hints,
     Install,
     Purge,
     RowAt,
+    RowPage,
     ShardOf,
     ShardPage,
     Sync,
     SyncPage,
     SyncRow,
+    Unneeded,
     Want,
     Wants,
 )
@@ -49,7 +50,7 @@ from cluster.wire import MAX_HLC, Bytes16, Wire, WireError
 MAX_ROW = 16 + 1 + 16 + 2 + 1024  # a part's register: bucket, kind, upload, number, key
 MAX_PAGE_ROWS = 10_000
 MAX_PLACES = 32  # drives that take part in a register
-MAX_NAMED_ROWS = 1024  # of one Have or Purge
+MAX_NAMED_ROWS = 1024  # of one Have, Purge, DropHints or Unneeded
 MAX_SYNC_BYTES = 4 << 20  # of one page; a row that is larger alone comes with the bodies that fit
 BALLOT_BYTES = 16  # packed
 _ID_BYTES = 16
@@ -78,6 +79,8 @@ _REQUESTS: dict[int, type] = {
     16: anti_entropy.Discard,
     17: anti_entropy.Hints,
     18: anti_entropy.DropHints,
+    19: anti_entropy.StrayParts,
+    20: anti_entropy.Unneeded,
 }
 _REPLIES: dict[int, type] = {
     1: messages.Promise,
@@ -98,7 +101,7 @@ _REPLIES: dict[int, type] = {
     16: anti_entropy.Wants,
     17: anti_entropy.Changed,
     18: anti_entropy.ShardPage,
-    19: anti_entropy.HintPage,
+    19: anti_entropy.RowPage,
 }
 
 
@@ -152,7 +155,7 @@ def pack_request(request: Request) -> Any:
 def pack_reply(reply: Reply) -> Any:
     """The twin of a reply."""
     values = _values(reply)
-    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage | HintPage):
+    if isinstance(reply, Page | SyncPage | Held | Wants | ShardPage | RowPage):
         values = [tuple(value) if isinstance(value, list) else value for value in values]
     return _reply_twins[type(reply)](*values)
 
@@ -166,7 +169,7 @@ def unpack_request(twin: Any) -> Request:
         raise WireError(f"no position {request.position}")
     if isinstance(request, DropHints) and not 0 < request.places <= MAX_PLACES:
         raise WireError(f"a set of {request.places} drives")
-    if isinstance(request, Have | Purge | DropHints):
+    if isinstance(request, Have | Purge | DropHints | Unneeded):
         for named in request.rows:
             _check_row(named.row)
     elif hasattr(request, "row"):
@@ -189,7 +192,7 @@ def unpack_reply(twin: Any) -> Reply:
         _check_rows(reply.rows)
     if isinstance(reply, SyncPage):
         _check_sync(reply)
-    if isinstance(reply, Wants | HintPage):
+    if isinstance(reply, Wants | RowPage):
         for want in reply.rows:
             _check_row(want.row)
     if isinstance(reply, ShardPage):
@@ -222,7 +225,7 @@ def _ballots(message: Request | Reply) -> list[Ballot]:
             found.append(ballot)
     if isinstance(message, Accept | Install):
         found += _state_ballots(message.state)
-    if isinstance(message, Have | Purge | DropHints | Wants | HintPage):
+    if isinstance(message, Have | Purge | DropHints | Unneeded | Wants | RowPage):
         found += [named.ballot for named in message.rows if named.ballot is not None]
     if isinstance(message, Held):
         found += [ballot for ballot in message.ballots if ballot is not None]

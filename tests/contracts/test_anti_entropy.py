@@ -15,16 +15,18 @@ from cluster.register.anti_entropy import (
     FenceAt,
     Have,
     Held,
-    HintPage,
     Hints,
     Install,
     Purge,
     RaiseFloor,
     RowAt,
+    RowPage,
     ShardOf,
     ShardPage,
+    StrayParts,
     Sync,
     SyncPage,
+    Unneeded,
     Unreferenced,
     Want,
     Wanted,
@@ -462,23 +464,23 @@ async def test_hints_are_durable_and_name_what_is_chosen(bench):
         await expect(drive, accept(second, live(second), DEAD), Accepted)
         bench.crash()
     async with bench.open() as drive:
-        page = await expect(drive, hints, HintPage)
-        assert page == HintPage([RowAt(ROW, first), RowAt(OTHER, first)], None)
-        assert (await expect(drive, attrs.evolve(hints, position=0), HintPage)).rows == []
-        part = await expect(drive, attrs.evolve(hints, limit=1), HintPage)
-        assert part == HintPage([RowAt(ROW, first)], ROW)
-        rest = await expect(drive, attrs.evolve(hints, after=ROW), HintPage)
+        page = await expect(drive, hints, RowPage)
+        assert page == RowPage([RowAt(ROW, first), RowAt(OTHER, first)], None)
+        assert (await expect(drive, attrs.evolve(hints, position=0), RowPage)).rows == []
+        part = await expect(drive, attrs.evolve(hints, limit=1), RowPage)
+        assert part == RowPage([RowAt(ROW, first)], ROW)
+        rest = await expect(drive, attrs.evolve(hints, after=ROW), RowPage)
         assert rest.rows == [RowAt(OTHER, first)]
-        span = await expect(drive, attrs.evolve(hints, stop=OTHER), HintPage)
-        assert span == HintPage([RowAt(ROW, first)], None)
+        span = await expect(drive, attrs.evolve(hints, stop=OTHER), RowPage)
+        assert span == RowPage([RowAt(ROW, first)], None)
         drop = DropHints(position=2, places=3, rows=[RowAt(ROW, first)], epoch=1)
         await expect(drive, drop, Done)
         later = at(bench, 4)
         await expect(drive, accept(later, live(later), DEAD), Accepted)  # a later commit
-        assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
+        assert (await expect(drive, hints, RowPage)).rows == [RowAt(OTHER, first)]
         bench.crash()
     async with bench.open() as drive:
-        assert (await expect(drive, hints, HintPage)).rows == [RowAt(OTHER, first)]
+        assert (await expect(drive, hints, RowPage)).rows == [RowAt(OTHER, first)]
 
 
 async def test_a_hint_that_comes_late_does_not_hide_that_another_drive_missed_what_came_after(
@@ -492,7 +494,7 @@ async def test_a_hint_that_comes_late_does_not_hide_that_another_drive_missed_wh
         await expect(drive, Learn(row=ROW, ballot=second, acceptors=0b011), Done)
         await expect(drive, Learn(row=ROW, ballot=first, acceptors=0b101), Done)
         await expect(drive, accept(at(bench, 3), live(first), OTHER), Accepted)  # a later commit
-        assert (await expect(drive, hints, HintPage)).rows == [RowAt(ROW, second)]
+        assert (await expect(drive, hints, RowPage)).rows == [RowAt(ROW, second)]
 
 
 async def test_a_hint_that_comes_while_an_older_one_is_dropped_stays(bench):
@@ -509,7 +511,7 @@ async def test_a_hint_that_comes_while_an_older_one_is_dropped_stays(bench):
             await answers.first()
         await expect(drive, accept(at(bench, 3), live(second), OTHER), Accepted)
         page = await ask(drive, Hints(position=1, after=FIRST, stop=None, limit=10, epoch=1))
-        assert page == HintPage([RowAt(ROW, second)], None)
+        assert page == RowPage([RowAt(ROW, second)], None)
 
 
 async def test_rows_of_a_dead_bucket_are_not_wanted(bench):
@@ -584,6 +586,8 @@ async def test_another_layout_is_refused(bench):
             Discard(data=[DataId(bytes(16))], epoch=2),
             Hints(position=0, after=FIRST, stop=None, limit=1, epoch=2),
             DropHints(position=0, places=1, rows=[], epoch=2),
+            StrayParts(after=FIRST, limit=1, epoch=2),
+            Unneeded(rows=[], epoch=2),
         ):
             assert await ask(drive, request) == StaleEpoch(1)
         assert await ask(drive, query()) == Value(BOTTOM)

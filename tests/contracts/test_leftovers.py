@@ -4,9 +4,18 @@ import trio
 import xxhash
 from msgspec.structs import replace
 
-from cluster.ids import RowKey, UploadId
-from cluster.register.anti_entropy import HintPage, Hints
-from cluster.register.keys import part_row
+from cluster.ids import BucketId, RowKey, UploadId
+from cluster.register.anti_entropy import (
+    Hints,
+    RowAt,
+    RowPage,
+    StrayParts,
+    Unneeded,
+    Want,
+    Wanted,
+    Wants,
+)
+from cluster.register.keys import object_row, part_row
 from cluster.register.messages import Accepted, Done, Fence, Learn, Value
 from cluster.register.records import (
     BOTTOM,
@@ -21,6 +30,7 @@ from tests.contracts.benches import (
     GRACE_MS,
     ROW,
     accept,
+    ask,
     at,
     expect,
     header,
@@ -35,6 +45,7 @@ from tests.contracts.benches import (
 )
 
 UPLOAD = UploadId(b"u" * 16)
+OTHER = object_row(BUCKET, b"other")
 PART_ROW = part_row(BUCKET, UPLOAD, 1, b"key")
 DATA = [b"d" * 5000]
 
@@ -116,7 +127,7 @@ async def test_what_others_missed_of_a_row_is_forgotten_with_the_row(bench):
 
     async def is_hinted(drive):
         some = Hints(position=2, after=RowKey(b""), stop=None, limit=1, epoch=1)
-        return (await expect(drive, some, HintPage)).next is not None
+        return (await expect(drive, some, RowPage)).next is not None
 
     async def until_hinted(drive, *, expected):
         with trio.fail_after(20):
@@ -138,3 +149,83 @@ async def test_what_others_missed_of_a_row_is_forgotten_with_the_row(bench):
         await until_hinted(drive, expected=True)
         await expect(drive, Fence(bucket=BUCKET, bucket_epoch=2, dead=True), Done)
         await until_hinted(drive, expected=False)
+
+
+# -- parts whose upload is closed, and that stayed
+
+
+async def strays(drive, after=b"", limit=10):
+    page = await expect(drive, StrayParts(after=RowKey(after), limit=limit, epoch=1), RowPage)
+    return page.rows, page.next
+
+
+async def test_a_part_is_stray_where_its_upload_is_not_open_in_the_owners_row(bench):
+    first, second = at(bench, 1), at(bench, 2)
+    other = part_row(BUCKET, UploadId(b"v" * 16), 1, b"key")
+    lone = part_row(BUCKET, UPLOAD, 1, b"nobody's")
+    async with bench.open() as drive:
+        await uploaded(bench, drive)
+        assert await strays(drive) == ([], None)
+        for row in (lone, other):
+            await expect(drive, accept(second, stored(second, header(2, second)), row), Accepted)
+        assert await strays(drive) == ([RowAt(lone, second), RowAt(other, second)], None)
+        assert (await expect(drive, query(PART_ROW), Value)).register.ballot == first
+
+
+async def test_strays_are_shown_page_by_page_bucket_by_bucket(bench):
+    ballot = at(bench, 1)
+    buckets = [BucketId(bytes([n]) * 16) for n in range(1, 4)]
+    rows = [part_row(b, UPLOAD, number, b"key") for b in buckets for number in (1, 2)]
+    async with bench.open() as drive:
+        for bucket in buckets:
+            await expect(drive, accept(ballot, live(ballot), object_row(bucket, b"x")), Accepted)
+        for row in rows:
+            await expect(drive, accept(ballot, stored(ballot, header(1, ballot)), row), Accepted)
+        shown, after = [], b""
+        while after is not None:
+            page, after = await strays(drive, after, limit=3)
+            assert len(page) <= 3
+            shown += [stray.row for stray in page]
+        assert shown == rows
+        await expect(drive, Fence(bucket=buckets[1], bucket_epoch=2, dead=True), Done)
+        assert [stray.row for stray in (await strays(drive))[0]] == rows[:2] + rows[4:]
+
+
+async def test_a_row_that_is_not_needed_is_dropped_if_it_is_a_part(bench):
+    ballot = at(bench, 1)
+    async with bench.open() as drive:
+        await uploaded(bench, drive)
+        await expect(drive, Learn(row=PART_ROW, ballot=ballot, acceptors=0b011), Done)
+        named = [RowAt(PART_ROW, ballot), RowAt(ROW, ballot)]
+        await expect(drive, Unneeded(rows=named, epoch=1), Done)
+        bench.crash()
+    async with bench.open() as drive:
+        assert (await expect(drive, query(PART_ROW), Value)).register == BOTTOM
+        assert (await expect(drive, query(), Value)).register.ballot == ballot
+        some = Hints(position=2, after=RowKey(b""), stop=None, limit=1, epoch=1)
+        assert (await expect(drive, some, RowPage)).next is None
+
+
+async def test_a_part_that_was_written_since_stays(bench):
+    second = at(bench, 2)
+    async with bench.open() as drive:
+        await uploaded(bench, drive)
+        await expect(drive, accept(second, stored(second, header(2, second)), PART_ROW), Accepted)
+        await expect(drive, Unneeded(rows=[RowAt(PART_ROW, at(bench, 1))], epoch=1), Done)
+        assert (await expect(drive, query(PART_ROW), Value)).register.ballot == second
+
+
+async def test_what_is_not_needed_is_wanted_no_more_unless_it_is_newer_or_corrupt(bench):
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        await expect(drive, accept(first, live(first), OTHER), Accepted)
+        bench.crash()
+    bench.rot_row(OTHER)
+    async with bench.open() as drive:
+        await ask(drive, query(OTHER))
+        await expect(drive, learn(first, PART_ROW), Done)
+        await expect(drive, learn(second), Done)
+        named = [RowAt(PART_ROW, first), RowAt(ROW, first), RowAt(OTHER, first)]
+        await expect(drive, Unneeded(rows=named, epoch=1), Done)
+        wants = (await expect(drive, Wanted(limit=10, epoch=1), Wants)).rows
+        assert sorted(wants) == sorted([Want(OTHER, None), Want(ROW, second)])

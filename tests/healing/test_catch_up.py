@@ -7,7 +7,7 @@ import trio
 from cluster.healing.catch_up import CaughtUp, catch_up, pass_hints
 from cluster.ids import RowKey
 from cluster.layout import SYSTEM
-from cluster.register.anti_entropy import DropHints, Have, HintPage, Hints, RowAt
+from cluster.register.anti_entropy import DropHints, Have, Hints, RowAt, RowPage
 from cluster.register.messages import Done, Learn, NotVoting, Value
 from tests.healing.world import world
 
@@ -136,8 +136,16 @@ async def test_hints_of_other_positions_stay(autojump_clock):
         await trio.sleep(1)
         assert await w.ask(
             0, Hints(position=3, after=RowKey(b""), stop=None, limit=9, epoch=1)
-        ) == HintPage([], None)
+        ) == RowPage([], None)
         named = [RowAt(w.ref().row, ballot)]
         assert await w.ask(
             0, Hints(position=2, after=RowKey(b""), stop=None, limit=9, epoch=1)
-        ) == HintPage(named, None)
+        ) == RowPage(named, None)
+
+
+async def test_what_nobody_knows_any_more_is_not_wanted_for_ever(autojump_clock):
+    """The room for wanted rows is bounded."""
+    async with world() as w:
+        await w.learn(3, w.clock.tick())
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp(brought=1)
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp()

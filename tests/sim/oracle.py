@@ -11,7 +11,7 @@ from cluster.drives.drive import ANSWERING
 from cluster.drives.index_rows import unpack_bodies
 from cluster.quorum import Quorum, durable_shards
 from cluster.register.acceptor import introduced
-from cluster.register.keys import bucket_of, is_part, part_upload
+from cluster.register.keys import bucket_of, is_part, owner_row, part_upload
 from cluster.register.messages import (
     CHOSEN,
     Accept,
@@ -225,25 +225,25 @@ class Oracle:
             found += [f"body {b} on {drive.drive_id[0]}" for b in index._bodies.keys() - used]
         return found
 
-    def differences(self):
-        """Rows that not all drives hold at one ballot, in words, but for dead buckets, which go drive by drive.
+    def strays(self):
+        """Rows of parts whose upload is closed, in words."""
+        newest = self.newest()
+        found = []
+        for row in filter(is_part, newest):
+            owner = newest.get(owner_row(row))
+            uploads = decode_state(owner[0].state).uploads if owner is not None else ()
+            if part_upload(row) not in {upload.upload_id for upload in uploads}:
+                found.append(f"{row!r} is part of a closed upload")
+        return found
 
-        Nor are parts of closed uploads looked at: some of their rows are known to stay (docs/simulation.md).
-        """
+    def differences(self):
+        """Rows that not all drives hold at one ballot, in words, but for dead buckets, which go drive by drive."""
         dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
-        still_open = {
-            upload.upload_id
-            for drive in self.drives
-            for row, head in drive.platter.index.rows.items()
-            if not is_part(row)
-            for upload in decode_state(head.state).uploads
-        }
         held = [
             {
                 row: head.ballot
                 for row, head in drive.platter.index.rows.items()
                 if bucket_of(row) not in dead
-                and (not is_part(row) or part_upload(row) in still_open)
             }
             for drive in self.drives
         ]

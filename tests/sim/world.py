@@ -102,7 +102,7 @@ class World:
             for drive in self.drives:
                 with contextlib.suppress(DriveError):
                     await drive.collect()
-            left = self.oracle.unreferenced() + self.oracle.differences()
+            left = self.oracle.unreferenced() + self.oracle.strays() + self.oracle.differences()
             if not left:
                 return
             self.calendar.leap(0.1)

@@ -17,17 +17,19 @@ from cluster.register.anti_entropy import (
     FenceAt,
     Have,
     Held,
-    HintPage,
     Hints,
     Install,
     Purge,
     RaiseFloor,
     RowAt,
+    RowPage,
     ShardOf,
     ShardPage,
+    StrayParts,
     Sync,
     SyncPage,
     SyncRow,
+    Unneeded,
     Unreferenced,
     Want,
     Wanted,
@@ -129,6 +131,8 @@ REQUESTS = [
     Hints(position=3, after=ROW, stop=None, limit=10, epoch=1),
     Hints(position=3, after=ROW, stop=RowKey(ROW + b"z"), limit=10, epoch=1),
     DropHints(position=3, places=6, rows=[RowAt(ROW, BALLOT)], epoch=1),
+    StrayParts(after=ROW, limit=10, epoch=1),
+    Unneeded(rows=[RowAt(ROW, BALLOT)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
     Promise(REGISTER),
@@ -151,8 +155,8 @@ REPLIES = [
     Changed(),
     ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
     ShardPage([], None),
-    HintPage([RowAt(ROW, BALLOT)], ROW),
-    HintPage([], None),
+    RowPage([RowAt(ROW, BALLOT)], ROW),
+    RowPage([], None),
     Done(),
     NotVoting("why"),
     StaleEpoch(4),
@@ -187,7 +191,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "ffbea050f0ff14d2"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "7d68556f6f0f4ae1"
 
 
 def damaged_ballots():
@@ -212,7 +216,7 @@ def damaged_ballots():
         yield RaiseFloor(floor=bad, epoch=1)
         yield Held([None, bad], 1)
         yield Wants([Want(ROW, bad)], 1)
-        yield HintPage([RowAt(ROW, bad)], None)
+        yield RowPage([RowAt(ROW, bad)], None)
         yield DropHints(position=0, places=1, rows=[RowAt(ROW, bad)], epoch=1)
         yield SyncPage([], None, bad, 9, [])
         yield Nack(bad)
@@ -264,7 +268,10 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         DropHints(position=-1, places=1, rows=[], epoch=1),
         DropHints(position=0, places=33, rows=[], epoch=1),
         DropHints(position=0, places=1, rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
-        HintPage([RowAt(RowKey(b"b"), LOW)], None),
+        StrayParts(after=ROW, limit=0, epoch=1),
+        Unneeded(rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
+        Unneeded(rows=[RowAt(ROW, LOW)] * 1025, epoch=1),
+        RowPage([RowAt(RowKey(b"b"), LOW)], None),
         ShardPage([ShardOf(DataId(b"short"), ROW)], None),
         ShardPage([ShardOf(DataId(bytes(16)), RowKey(b"b"))], None),
         Wants([Want(RowKey(b"b"), None)], 1),

@@ -1,0 +1,51 @@
+"""Rows of parts whose upload is closed, and that stayed all the same: dropped when a quorum says so. Their data are orphans."""
+
+import attrs
+
+from cluster.drives.drive import Drive
+from cluster.healing.copying import Copier, for_each
+from cluster.healing.settings import healing_ref
+from cluster.ids import RowKey
+from cluster.register.anti_entropy import RowAt, RowPage, StrayParts, Unneeded
+from cluster.register.keys import owner_row, part_upload
+from cluster.register.messages import Done
+
+_START = RowKey(b"")
+
+
+@attrs.frozen
+class Dropped:
+    """What a round came to."""
+
+    rows: int = 0
+    next: RowKey | None = None  # where the next round goes on; None: from the start
+
+
+async def drop_stray_parts(copier: Copier, drive: Drive, after: RowKey | None = None) -> Dropped:
+    """One round for one drive of the owners' home set.
+
+    A part is accepted only where its upload was read as open, and an upload that is closed stays closed: where the
+    owner's chosen state does not have it, the part's row says nothing to anybody, however young it is.
+    """
+    settings, epoch = copier.settings, copier.epoch
+    start = _START if after is None else after
+    page = await copier.ask(drive, StrayParts(after=start, limit=settings.rows, epoch=epoch))
+    if not isinstance(page, RowPage):
+        return Dropped(next=after)
+    by_owner: dict[RowKey, list[RowAt]] = {}
+    for stray in page.rows:
+        by_owner.setdefault(owner_row(stray.row), []).append(stray)
+    doomed: list[RowAt] = []
+
+    async def look(owner: RowKey) -> bool:
+        state = (await copier.table.read(healing_ref(owner, copier.set_id))).state
+        still_open = {upload.upload_id for upload in state.uploads}
+        doomed.extend(s for s in by_owner[owner] if part_upload(s.row) not in still_open)
+        return True
+
+    await for_each(list(by_owner), settings.at_once, look)
+    if doomed:
+        reply = await copier.ask(drive, Unneeded(rows=doomed, epoch=copier.epoch))
+        if not isinstance(reply, Done):
+            doomed.clear()
+    return Dropped(len(doomed), page.next)
