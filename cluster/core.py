@@ -17,7 +17,7 @@ from cluster.access.leases import LeaseSettings
 from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
 from cluster.drives.away_notes import AwayNotes
-from cluster.drives.drive import Drive
+from cluster.drives.drive import MarkedDrive
 from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
 from cluster.drives.roster import Roster
@@ -41,7 +41,7 @@ from cluster.transport.base import PeerDownError, StreamHandler, Transport
 HURRY_SECONDS = 0.5
 
 
-class HostedDrive(Drive, Protocol):
+class HostedDrive(MarkedDrive, Protocol):
     """A drive of this node."""
 
     @property

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from cluster.drives.drive import DriveError, DriveState, DriveStatus, Stage
+from cluster.drives.drive import CommitMark, DriveError, DriveState, DriveStatus, Stage
 from cluster.drives.format import Seat
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
@@ -21,6 +21,7 @@ class AbsentDrive:
 
     layout = None  # it keeps none
     notes = None  # nor these
+    mark = None
 
     @property
     def drive_id(self) -> DriveId:
@@ -61,6 +62,9 @@ class AbsentDrive:
 
     def note_bad_shard(self, header: ShardHeader, reason: str) -> None:
         """See Drive: there is nowhere to note it."""
+
+    def confront(self, mark: CommitMark) -> None:
+        """See MarkedDrive: it is out already."""
 
     async def status(self) -> DriveStatus:
         """See Drive."""

@@ -6,7 +6,7 @@ on the Trio thread, so that one quorum call over six drives costs one task switc
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import attrs
 
@@ -73,6 +73,13 @@ class DriveStatus:
     reason: str  # why it is not ACTIVE, and what to do
     usage: DriveUsage | None
     heal_debt: int  # rows: shards known missing or bad
+
+
+class CommitMark(NamedTuple):
+    """What a drive has said of its commits, as peers remember it."""
+
+    life: int  # random, or another at every opening of the drive
+    durable: int  # the number of the last batch that it called durable
 
 
 class Stage(Protocol):
@@ -153,4 +160,17 @@ class Drive(Protocol):
 
     async def status(self) -> DriveStatus:
         """For people; may touch the disk."""
+        ...
+
+
+class MarkedDrive(Drive, Protocol):
+    """A drive of this node, whose commits peers remember: one that opens with fewer has forgotten something."""
+
+    @property
+    def mark(self) -> CommitMark | None:
+        """For peers to remember; None: the drive does not work."""
+        ...
+
+    def confront(self, mark: CommitMark) -> None:
+        """What a peer remembers. FAULTY, where the drive has forgotten what it called durable."""
         ...

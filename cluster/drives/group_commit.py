@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import trio
 
+from cluster.drives.drive import CommitMark
 from cluster.drives.index_rows import Batch
 
 MAX_OPERATIONS = 4096  # in the filling batch; beyond, the drive says that it is overloaded
@@ -33,6 +34,7 @@ class GroupCommit:
         soon: Soon,
         on_failure: Callable[[str], None],
         *,
+        life: int,
         durable: int = 0,
     ) -> None:
         self._begin, self._soon = begin, soon
@@ -42,9 +44,24 @@ class GroupCommit:
         self.flying_since = 0.0
         self.batch = Batch()
         self.seq = durable + 1
+        self._life, self._opened_at = life, durable
         self.durable = durable
         self.failed = ""
         self.on_durable: Callable[[], None] = lambda: None
+
+    @property
+    def mark(self) -> CommitMark:
+        """For peers to remember."""
+        return CommitMark(self._life, self.durable)
+
+    def forgot(self, mark: CommitMark) -> str:
+        """What has been lost that was called durable in another life; empty: nothing that the mark tells of."""
+        if mark.life == self._life or mark.durable <= self._opened_at:
+            return ""
+        return (
+            f"{mark.durable - self._opened_at} commits were forgotten that had been called durable: the disk does not keep "
+            "what it has synced, or an old copy was put back: replace the drive"
+        )
 
     @property
     def is_full(self) -> bool:

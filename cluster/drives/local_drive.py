@@ -16,6 +16,7 @@ from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
     STAGING,
+    CommitMark,
     DriveError,
     DriveFullError,
     DriveState,
@@ -102,7 +103,10 @@ class LocalDrive:
         soon = trio.lowlevel.current_trio_token().run_sync_soon
         self._writer = WriterThread(folder.apply)
         self._reader = ReaderThread(folder.open_reader)
-        self._commits = GroupCommit(self._writer.begin, soon, self._fault, durable=folder.durable)
+        self._commits = GroupCommit(
+            self._writer.begin, soon, self._fault,
+            life=runtime.rng.getrandbits(63), durable=folder.durable,
+        )  # fmt: skip
         reads = GroupRead(self._reader.begin, soon, self._fault)
         self._acceptor = Acceptor(
             folder.control, set_id=member.set_id, position=member.position, limits=settings.limits
@@ -175,6 +179,17 @@ class LocalDrive:
     def notes(self) -> AwayNotes:
         """What the drive knows of bodies in other sets than their registers."""
         return self._registers.notes
+
+    @property
+    def mark(self) -> CommitMark:
+        """See MarkedDrive."""
+        return self._commits.mark
+
+    def confront(self, mark: CommitMark) -> None:
+        """See MarkedDrive."""
+        lost = self._commits.forgot(mark)
+        if lost:
+            self._fault(lost)
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""

@@ -15,6 +15,7 @@ from cluster.drives.drive import (
     ANSWERING,
     STAGING,
     Blob,
+    CommitMark,
     DriveError,
     DriveFullError,
     DriveState,
@@ -89,6 +90,7 @@ class MemoryDrive:
             partial(self._begin_commit, self._boots),
             self._soon,
             partial(self._commit_failed, self._boots),
+            life=self._boots,
             durable=int(index.ctl.get(COMMIT_SEQ, b"0")),
         )
         reads = GroupRead(partial(self._begin_reads, self._boots), self._soon)
@@ -206,6 +208,17 @@ class MemoryDrive:
     def notes(self) -> AwayNotes:
         """What the drive knows of bodies in other sets than their registers."""
         return self._registers.notes
+
+    @property
+    def mark(self) -> CommitMark:
+        """See MarkedDrive."""
+        return self._commits.mark
+
+    def confront(self, mark: CommitMark) -> None:
+        """See MarkedDrive."""
+        lost = self._commits.forgot(mark)
+        if lost and self._state in ANSWERING:
+            self.fail(lost)
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""

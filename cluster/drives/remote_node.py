@@ -99,6 +99,7 @@ class RemoteNode:
         self._wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._states: dict[DriveId, DriveState] = {}
+        self._marks: rpc.Marks = {}
         self.is_up, self.reason = False, f"node {peer} has not answered yet"
         self._latency = Latency()
         self._while_up: set[trio.CancelScope] = set()
@@ -121,6 +122,15 @@ class RemoteNode:
         """A reply has told the drive's state."""
         if state is not None:
             self._states[drive] = state
+
+    def _remember(self, pong: rpc.Pong) -> None:
+        """The highest number of each drive, whichever life it is from: one that has forgotten something is told so in every life."""
+        known = self._marks
+        self._marks = {
+            drive: mark._replace(durable=max(mark.durable, known.get(drive, mark).durable))
+            for drive, mark in (known | pong.marks).items()
+            if drive in pong.states
+        }
 
     async def wait_up(self) -> None:
         """Until the peer answers."""
@@ -279,7 +289,7 @@ class RemoteNode:
             with trio.move_on_after(settings.ping_timeout_seconds):
                 try:
                     async with self.open_call(
-                        rpc.Ping(), seconds=settings.ping_timeout_seconds
+                        rpc.Ping(self._marks), seconds=settings.ping_timeout_seconds
                     ) as call:
                         pong = await self.receive(call)
                 except CALL_ERRORS as error:
@@ -287,6 +297,7 @@ class RemoteNode:
             if isinstance(pong, rpc.Pong):
                 self._latency.note(trio.current_time() - asked_at)
                 self._states = {DriveId(drive): state for drive, state in pong.states.items()}
+                self._remember(pong)
                 self._set_up(is_up=True, reason="")
             else:
                 self._set_up(is_up=False, reason=reason)

@@ -12,6 +12,7 @@ import msgspec
 
 from cluster.drives.drive import (
     Blob,
+    CommitMark,
     DriveError,
     DriveFullError,
     DriveState,
@@ -49,6 +50,7 @@ MAX_OPERATIONS = 1024  # of registers, in one call
 MAX_NAMES = 256  # of documents, in one call
 MAX_BATCH = 2 << 20  # about how many bytes operations, or pages, of one message may take
 
+Marks = Annotated[dict[Bytes16, CommitMark], msgspec.Meta(max_length=256)]  # by drive
 _Count = Annotated[int, msgspec.Meta(ge=1, le=32)]
 _Lengths = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCK)], ...],
@@ -181,7 +183,9 @@ class AskStatus(Wire, frozen=True, tag=7):
 
 
 class Ping(Wire, frozen=True, tag=8):
-    """Are you there? Answered by Pong."""
+    """Are you there? This is what you said of your drives, the highest of each. Answered by Pong."""
+
+    marks: Marks
 
 
 class Gossip(Wire, frozen=True, tag=10):
@@ -301,6 +305,7 @@ class Pong(Wire, frozen=True, tag=7):
     """The drives of the node and what they can do."""
 
     states: dict[Bytes16, DriveState]
+    marks: Marks
 
 
 class Gossiped(Wire, frozen=True, tag=10):

@@ -10,7 +10,7 @@ from trio.abc import HalfCloseableStream
 from cluster.clock import HybridClock
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.carry_out import Batch, Caller, use_drive
-from cluster.drives.drive import Drive
+from cluster.drives.drive import MarkedDrive
 from cluster.ids import ClusterId, DriveId, NodeId
 from cluster.membership.messages import HeartbeatError
 from cluster.runtime import Runtime
@@ -48,7 +48,7 @@ class DriveServer:
         cluster: ClusterId,
         node: NodeId,
         epoch: Callable[[], int],
-        drives: Callable[[], Mapping[DriveId, Drive]],
+        drives: Callable[[], Mapping[DriveId, MarkedDrive]],
         clock: HybridClock,
         runtime: Runtime,
         is_member: Callable[[NodeId], bool] = lambda _: True,
@@ -135,8 +135,7 @@ class DriveServer:
         elif isinstance(word, rpc.Submit):
             await Batch(self._drives(), word).run(caller)
         elif isinstance(word, rpc.Ping):
-            states = {bytes(drive_id): drive.state for drive_id, drive in self._drives().items()}
-            await caller.reply(rpc.Pong(states), last=True)
+            await caller.reply(self._compare(word.marks), last=True)
         elif isinstance(word, rpc.Forget):
             self.forget(word.names)
             await caller.reply(rpc.Noted(), last=True)
@@ -147,3 +146,14 @@ class DriveServer:
                 await caller.reply(trouble, last=True)
             else:
                 await use_drive(caller, drive, word)
+
+    def _compare(self, remembered: rpc.Marks) -> rpc.Pong:
+        """What a peer remembers of our drives with what they remember themselves."""
+        drives = self._drives()
+        for drive_id, mark in remembered.items():
+            drive = drives.get(DriveId(drive_id))
+            if drive is not None:
+                drive.confront(mark)
+        states = {bytes(drive_id): drive.state for drive_id, drive in drives.items()}
+        marks = {bytes(i): drive.mark for i, drive in drives.items() if drive.mark is not None}
+        return rpc.Pong(states, marks)

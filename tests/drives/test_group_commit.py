@@ -41,7 +41,7 @@ async def failures():
 async def committing(disk, on_failure, *, durable=0):
     """A group commit over a thread."""
     writer = WriterThread(disk.apply)
-    yield GroupCommit(writer.begin, soon(), on_failure, durable=durable)
+    yield GroupCommit(writer.begin, soon(), on_failure, life=1, durable=durable)
     disk.gate.release(100)
     writer.stop()
     with trio.fail_after(5):

@@ -72,7 +72,7 @@ def test_a_call_with_a_wrong_header_is_refused_and_told_why(changes, kind):
         await trio.sleep(1)
         assert drive.platter.index.rows == {}
         with pytest.raises(RefusedError) as caught:
-            await caller.ask(rpc.Ping())
+            await caller.ask(rpc.Ping({}))
         assert caught.value.kind is kind
 
     test()
@@ -87,10 +87,10 @@ async def test_a_layout_that_is_too_old_is_answered_with_the_newer_epoch(pair):
 @between_two_nodes()
 async def test_a_newer_layout_is_noticed_by_both_sides(pair):
     pair.epochs[HERE] = 3
-    await pair.node.ask(rpc.Ping())
+    await pair.node.ask(rpc.Ping({}))
     assert pair.peer.newer[THERE] == {HERE}
     pair.epochs[THERE] = 5
-    await pair.node.ask(rpc.Ping())
+    await pair.node.ask(rpc.Ping({}))
     assert pair.peer.newer[HERE] == {THERE}
 
 
@@ -111,14 +111,14 @@ async def test_gossip_that_makes_no_sense_ends_the_call_and_not_the_node(pair):
     assert any(
         "junk" in event.reason for event in pair.there.events if isinstance(event, CallMalformed)
     )
-    await pair.node.ask(rpc.Ping())
+    await pair.node.ask(rpc.Ping({}))
 
 
 @between_two_nodes(ahead_ms=50_000)
 async def test_clocks_merge_in_both_directions(pair):
     assert pair.there_clock.tick() > Ballot(pair.here.wall_ms() - 2000, 0, 0)
     pair.there_clock.see(Ballot(pair.here.wall_ms() + 5000, 3, 0))
-    await pair.node.ask(rpc.Ping())
+    await pair.node.ask(rpc.Ping({}))
     assert pair.here_clock.tick() > Ballot(pair.here.wall_ms() + 4000, 0, 0)
 
 
@@ -127,14 +127,14 @@ async def test_a_refusal_carries_the_clock_too(pair):
     pair.there_clock.see(Ballot(pair.here.wall_ms() + 30_000, 0, 0))
     pair.peer.members.discard(HERE)
     with pytest.raises(RefusedError):
-        await pair.node.ask(rpc.Ping())
+        await pair.node.ask(rpc.Ping({}))
     assert pair.here_clock.tick().hlc >= pair.here.wall_ms() + 29_000
 
 
 @between_two_nodes(ahead_ms=MAX_AHEAD_MS + 5000)
 async def test_a_clock_that_is_far_ahead_is_refused_and_not_followed(pair):
     with pytest.raises(RefusedError) as caught:
-        await pair.node.ask(rpc.Ping())
+        await pair.node.ask(rpc.Ping({}))
     assert caught.value.kind is Refusal.CLOCK_AHEAD
     assert pair.there_clock.tick().hlc < pair.here.wall_ms() - 50_000
 
