@@ -1,6 +1,6 @@
-"""Asking drives without changing anything: a read quorum's answers, and a question to one drive."""
+"""Asking drives without changing anything: a read quorum's answers, a body that one drive is enough for, and a question to one drive."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -8,7 +8,16 @@ from cluster.drives.drive import Drive
 from cluster.drives.nearness import order
 from cluster.metadata.members import Members
 from cluster.metadata.rounds import Round, Watch
-from cluster.register.messages import Page, Reply, Request, StaleBucket, StaleEpoch, Value
+from cluster.register.messages import (
+    Body,
+    Page,
+    ReadBody,
+    Reply,
+    Request,
+    StaleBucket,
+    StaleEpoch,
+    Value,
+)
 
 
 class Inquiry:
@@ -77,6 +86,58 @@ class Inquiry:
             if self._left and self._heard + self._open < self.needed:
                 self._ask_next()
         return self._is_enough()
+
+
+class BodySearch:
+    """A body row from the nearest drive that has it; the next is asked when one lacks it, fails or is late."""
+
+    def __init__(
+        self,
+        members: Members,
+        request: ReadBody,
+        is_whole: Callable[[bytes], bool],
+        watch: Watch,
+    ) -> None:
+        self._request, self._is_whole = request, is_whole
+        self._waiting = iter(order(members.drives, range(len(members.drives))))
+        self._open = 0
+        self._hedge_seconds = 0.0
+        self._round = Round(members.drives, self._hear, watch)
+        self.data: bytes | None = None
+        self.is_corrupt = False  # a copy is there that is not what it should be
+
+    async def run(self, *, hedge_seconds: float, round_seconds: float) -> None:
+        """Ask; without `data` when nobody has it, or nobody who has it answered within `round_seconds`."""
+        self._hedge_seconds = hedge_seconds
+        self._ask_next()
+        if not self._round.done:
+            self._hedge_later()
+            await self._round.wait(round_seconds)
+        self._round.close()
+
+    def _ask_next(self) -> None:
+        index = next(self._waiting, None)
+        if index is not None:
+            self._open += 1
+            self._round.ask(index, self._request)
+
+    def _hedge_later(self) -> None:
+        self._round.hedge_at = trio.current_time() + self._hedge_seconds
+        self._round.on_hedge = self._hedge
+
+    def _hedge(self) -> None:
+        self._ask_next()
+        self._hedge_later()
+
+    def _hear(self, _: int, reply: Reply) -> bool:
+        self._open -= 1
+        if isinstance(reply, Body) and reply.data is not None:
+            if self._is_whole(reply.data):
+                self.data = reply.data
+                return True
+            self.is_corrupt = True
+        self._ask_next()
+        return self.data is not None or not self._open
 
 
 async def ask_each(

@@ -19,12 +19,12 @@ from cluster.ids import OpId, RowKey
 from cluster.layout import SYSTEM, Layout
 from cluster.metadata.attempt import EarlyPrepare
 from cluster.metadata.commit import Committer, Revise, TableSettings, dated
-from cluster.metadata.inquiry import Inquiry, ask_one
+from cluster.metadata.inquiry import BodySearch, Inquiry
 from cluster.metadata.members import DrivesOf, Members, MembersOf, members_under
 from cluster.metadata.rounds import Watch
 from cluster.metadata.turns import Turns
 from cluster.register.keys import system_row
-from cluster.register.messages import Body, Prepare, Query, ReadBody, Request
+from cluster.register.messages import Prepare, Query, ReadBody, Request
 from cluster.register.mutations import Mutation, Precondition, PutVersion
 from cluster.register.proposer import Committed, Operation, newest
 from cluster.register.records import BodyId, BodyRef, KeyState, Register, Version
@@ -154,18 +154,19 @@ class Table:
 
         Raises CorruptError where a copy exists and none matches its digest.
         """
-        corrupt = False
         members = self.members_of(ref.set_id)
-        question = ReadBody(row=ref.row, body=body.id, epoch=members.epoch)
-        for drive in members.drives:
-            reply = await ask_one(drive, question, self.watch, self._settings.round_seconds)
-            if isinstance(reply, Body) and reply.data is not None:
-                if xxhash.xxh3_128_digest(reply.data) == body.digest:
-                    return reply.data
-                corrupt = True
-        if corrupt:
+        search = BodySearch(
+            members,
+            ReadBody(row=ref.row, body=body.id, epoch=members.epoch),
+            lambda data: xxhash.xxh3_128_digest(data) == body.digest,
+            self.watch,
+        )
+        await search.run(
+            hedge_seconds=self._settings.hedge_seconds, round_seconds=self._settings.round_seconds
+        )
+        if search.data is None and search.is_corrupt:
             raise CorruptError("no copy of the record's body matches its digest")
-        return None
+        return search.data
 
     # -- writing
 
