@@ -14,6 +14,7 @@ from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import DataId, DriveId
 from cluster.register.away import Note
 from cluster.register.messages import Reply, Request
+from cluster.wire import Uint63
 
 Blob: TypeAlias = bytes | bytearray | memoryview
 
@@ -76,10 +77,10 @@ class DriveStatus:
 
 
 class CommitMark(NamedTuple):
-    """What a drive has said of its commits, as peers remember it."""
+    """What a drive says of its commits: in which life it was heard last, and the highest number of any."""
 
-    life: int  # random, or another at every opening of the drive
-    durable: int  # the number of the last batch that it called durable
+    life: Uint63  # another at every opening of the drive
+    durable: Uint63  # the number of the last batch that it called durable
 
 
 class Stage(Protocol):
@@ -168,7 +169,7 @@ class MarkedDrive(Drive, Protocol):
 
     @property
     def mark(self) -> CommitMark | None:
-        """For peers to remember; None: the drive does not work."""
+        """For peers to remember; None: the drive is not open."""
         ...
 
     def confront(self, mark: CommitMark) -> None:

@@ -166,7 +166,7 @@ class Registers:
                     self._acceptor.note_corrupt(key)
                     self._anti_entropy.wants.note(key, None)
             for then in waiting:
-                then(row)
+                then(self._cache.get(key) or row)  # one before may have put another in its place
         self._trim()
 
     def _trim(self) -> None:

@@ -124,7 +124,10 @@ class RemoteNode:
             self._states[drive] = state
 
     def _remember(self, pong: rpc.Pong) -> None:
-        """The highest number of each drive, whichever life it is from: one that has forgotten something is told so in every life."""
+        """The highest number of each drive, whichever life it is from: one that has forgotten something is told so in every life.
+
+        The life that the peer tells of now has been confronted with them before it answered.
+        """
         known = self._marks
         self._marks = {
             drive: mark._replace(durable=max(mark.durable, known.get(drive, mark).durable))

@@ -50,7 +50,7 @@ MAX_OPERATIONS = 1024  # of registers, in one call
 MAX_NAMES = 256  # of documents, in one call
 MAX_BATCH = 2 << 20  # about how many bytes operations, or pages, of one message may take
 
-Marks = Annotated[dict[Bytes16, CommitMark], msgspec.Meta(max_length=256)]  # by drive
+Marks = dict[Bytes16, CommitMark]  # by drive
 _Count = Annotated[int, msgspec.Meta(ge=1, le=32)]
 _Lengths = Annotated[
     tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOCK)], ...],

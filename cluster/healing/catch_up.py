@@ -28,7 +28,7 @@ async def catch_up(copier: Copier, drive: Drive) -> CaughtUp:
     async def bring(want: Want) -> bool:
         if want.ballot is None:
             return await copier.repair(drive, want.row)
-        return await copier.install_chosen(drive, RowAt(want.row, want.ballot))
+        return await copier.install_chosen(drive, want.row, was_chosen=want.ballot)
 
     left = await for_each(wants.rows, copier.settings.at_once, bring)
     return CaughtUp(len(wants.rows) - left, left)

@@ -81,17 +81,26 @@ class Copier:
             return reply.low >= message.ballot
         return isinstance(reply, Done | StaleBucket)
 
-    async def install_chosen(self, target: Drive, named: RowAt) -> bool:
-        """Give a drive the state that is chosen now, in place of the one it lacks or has. Raises ClusterError."""
+    async def install_chosen(
+        self, target: Drive, row: RowKey, *, was_chosen: Ballot | None = None
+    ) -> bool:
+        """Give a drive the state that is chosen now. Raises ClusterError.
+
+        Where a quorum does not know the row, but something was chosen at `was_chosen`, it was forgotten since, and the
+        drive wants it no more. Without that nothing may follow from it: the row may be about to be chosen.
+        """
         # In this order: what the drive purges after the first answer makes it refuse what came with the second.
         wants = await self.wants(target, 1)
         if wants is None:
             return False
         epoch = self.epoch
-        reading = await self.table.read(healing_ref(named.row, self.set_id), bodies=True)
-        if reading.ballot == BALLOT_ZERO:  # nobody knows of it any more
-            return isinstance(await self.ask(target, Unneeded(rows=[named], epoch=epoch)), Done)
-        return await self.install(target, _chosen(named.row, reading, wants.version, epoch))
+        reading = await self.table.read(healing_ref(row, self.set_id), bodies=True)
+        if reading.ballot == BALLOT_ZERO:
+            if was_chosen is None:
+                return True
+            unneeded = Unneeded(rows=[RowAt(row, was_chosen)], epoch=epoch)
+            return isinstance(await self.ask(target, unneeded), Done)
+        return await self.install(target, _chosen(row, reading, wants.version, epoch))
 
     async def pass_on(self, source: Drive, target: Drive, row: RowKey) -> bool:
         """Give a drive what another knows to be chosen, though a quorum may have forgotten it. Raises ClusterError."""

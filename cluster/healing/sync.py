@@ -18,7 +18,7 @@ from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each, make_install
 from cluster.healing.settings import span_of
 from cluster.ids import DriveId, RowKey
-from cluster.register.anti_entropy import RaiseFloor, RowAt, Sync, SyncPage, SyncRow
+from cluster.register.anti_entropy import RaiseFloor, Sync, SyncPage, SyncRow
 from cluster.register.messages import Done, Fence
 
 _TRIES = 3  # for a row that changes while it is copied
@@ -133,8 +133,7 @@ async def _take_row(
             if await copier.install(drive, message):
                 return True
             # One that votes takes only what is known to be chosen.
-            named = RowAt(row.row, message.ballot)
-            if not message.chosen and await copier.install_chosen(drive, named):
+            if not message.chosen and await copier.install_chosen(drive, row.row):
                 return True
         after = RowKey(row.row + b"\0")
         found = await _pull(copier, drive, source, row.row, after, progress, limit=1)

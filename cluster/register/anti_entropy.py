@@ -151,10 +151,10 @@ class StrayParts:
 
 @attrs.frozen(kw_only=True)
 class Unneeded:
-    """Want these rows, up to these ballots, no more: a quorum does not know them, or they are parts of closed uploads.
+    """Want these rows, up to these ballots, no more: chosen once, and forgotten by a quorum; or parts of closed uploads.
 
-    A part's row that is held at such a ballot is dropped, too, durably before the reply. It needs no floor: one that
-    comes back is dropped again.
+    A part's row that is held at such a ballot is dropped, too, durably before the reply. It needs no floor, and no
+    version as an Install does: whatever comes back is of a closed upload still, and is dropped again.
     """
 
     rows: Sequence[RowAt]
