@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cluster.drives.drive import CommitMark, DriveError, DriveState, DriveStatus, Stage
 from cluster.drives.format import Seat
@@ -22,6 +23,11 @@ class AbsentDrive:
     layout = None  # it keeps none
     notes = None  # nor these
     mark = None
+
+    @property
+    def root(self) -> Path:
+        """Where its folder is, or was."""
+        return self._seat.path
 
     @property
     def drive_id(self) -> DriveId:

@@ -203,14 +203,16 @@ def decide(
         raise ConfigError(
             f"these folders belong to different clusters: {listed}. Name the folders of one."
         )
-    # The newest memory wins: a format that is through with forming, or remembers more faults.
-    reference = max(formats, key=lambda f: (not f.forming, sum(bool(m.faulty) for m in f.members)))
+    # The newest memory wins: a format that is through with forming. Faults may be remembered by different ones.
+    reference = max(formats, key=lambda form: not form.forming)
+    faults = {m.drive: m.faulty for form in formats for m in form.members if m.faulty}
+    members = [attrs.evolve(m, faulty=faults.get(m.drive, "")) for m in reference.members]
     if code is not None and code != reference.code:
         raise ConfigError(
             f"these drives are formatted as {reference.code}, not {code}: leave --erasure out, or name other folders"
         )
     forming = all(form.forming for form in formats)
-    seats = tuple(_seat(member, founds, forming=forming) for member in reference.members)
+    seats = tuple(_seat(member, founds, forming=forming) for member in members)
     known = {seat.path for seat in seats}
     extra = [str(found.path) for found in founds if found.path not in known]
     if extra:

@@ -14,6 +14,7 @@ from cluster.drives.index_rows import Batch
 
 MAX_OPERATIONS = 4096  # in the filling batch; beyond, the drive says that it is overloaded
 COMMIT_SEQ = "commit_seq"  # the control value that names the last durable batch
+FORGOT = "forgot"  # that which tells that earlier ones were lost
 
 Landed: TypeAlias = Callable[[Batch, str], None]  # a batch, and why it could not be committed
 Begin: TypeAlias = Callable[

@@ -26,7 +26,7 @@ from cluster.drives.drive import (
 from cluster.drives.file_ops import FileOps
 from cluster.drives.file_threads import FileThreads
 from cluster.drives.format import Member
-from cluster.drives.group_commit import GroupCommit
+from cluster.drives.group_commit import FORGOT, GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index import CHECKSUM_VFS
 from cluster.drives.index_rows import ShardRow
@@ -189,7 +189,9 @@ class LocalDrive:
         """See MarkedDrive."""
         lost = self._commits.forgot(mark)
         if lost:
-            self._fault(lost)
+            # The drive remembers it by itself: its node may have no other.
+            self._commits.batch.ctl[FORGOT] = lost.encode()
+            self._commits.when_durable(self._commits.seq, lambda _: self._fault(lost))
 
     def submit(self, request: Request, reply: ReplyTo) -> None:
         """See Drive."""
@@ -380,6 +382,8 @@ async def open_local_drive(
     drive = LocalDrive(folder, cluster, member, runtime, settings, files, threads)
     try:
         await drive.measure()
+        if folder.forgot:
+            drive.leave(DriveState.FAULTY, folder.forgot)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drive.run)
             yield drive

@@ -6,7 +6,7 @@ import apsw
 
 from cluster.drives.ballast import Ballast
 from cluster.drives.file_ops import FileOps
-from cluster.drives.group_commit import COMMIT_SEQ
+from cluster.drives.group_commit import COMMIT_SEQ, FORGOT
 from cluster.drives.index import Index
 from cluster.drives.index_rows import Batch
 from cluster.drives.root_guard import DriveLock, RootGuard
@@ -28,6 +28,7 @@ class OpenedFolder:
             self.was_clean = self.writer.value("clean") == b"1"
             self.last_body = self.writer.last_body()
             self.durable = int(self.writer.value(COMMIT_SEQ) or 0)
+            self.forgot = (self.writer.value(FORGOT) or b"").decode()
             self.writer.apply(Batch(ctl={"clean": b"0"}))
             self.checkpointer = Index(root, vfs=vfs)
             self.guard = RootGuard(root, drive)

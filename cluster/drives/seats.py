@@ -24,6 +24,7 @@ from cluster.ids import DriveId
 from cluster.runtime import Runtime
 
 _MENDABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_REMEMBER_SECONDS = 5.0  # for small files on drives that may hang
 LOOK_SECONDS = 5.0  # between two looks for a folder that is not there
 
 
@@ -58,6 +59,7 @@ class Seats:
     ) -> None:
         self._plan, self._runtime = plan, runtime
         self._settings, self._files, self._look_seconds = settings, files, look_seconds
+        self._remembering = trio.Lock()
         self._paths = [seat.path for seat in plan.seats]
         self.drives: Sequence[LocalDrive | AbsentDrive] = [AbsentDrive(s) for s in plan.seats]
         self.by_id = {drive.drive_id: drive for drive in self.drives}
@@ -109,11 +111,20 @@ class Seats:
         return left
 
     async def _remember(self, failed: LocalDrive) -> None:
-        """The other drives write down that one failed, so that a restart does not take it in again."""
-        roots = [d.root for d in self.drives if isinstance(d, LocalDrive) and d is not failed]
-        await self._runtime.offload(
-            partial(remember_fault, roots, failed.drive_id, failed.reason, self._files)
-        )
+        """The other drives write down that one failed, so that a restart does not take it in again.
+
+        Where all fail at once there are only those that have failed themselves; else they are left alone: one may hang.
+        """
+        with trio.move_on_after(_REMEMBER_SECONDS) as scope:
+            scope.shield = True  # a node that is stopped meanwhile must know at its next start
+            async with self._remembering:  # each reads what the one before has written
+                others = [drive for drive in self.drives if drive.drive_id != failed.drive_id]
+                serving = [drive.root for drive in others if isinstance(drive, LocalDrive)]
+                faulty = [drive.root for drive in others if drive.state is DriveState.FAULTY]
+                roots = serving or faulty
+                await self._runtime.offload(
+                    partial(remember_fault, roots, failed.drive_id, failed.reason, self._files)
+                )
 
     async def _wait_for(self, index: int, seat: Seat) -> Seat:
         """Look for the drive from time to time, until it can be used."""

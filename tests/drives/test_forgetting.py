@@ -60,9 +60,14 @@ async def test_a_drive_that_has_lost_commits_is_out(tmp_path):
     async with bench.open() as drive:
         await write(bench, drive, 20, life=2)  # with more commits than there were, too
         drive.confront(mark)
+        with trio.fail_after(5):
+            await drive.left.wait()
         assert drive.state is DriveState.FAULTY
         assert "forgotten" in drive.reason
         assert await ask(drive, query()) == Failed(drive.reason)
+        reason = drive.reason
+    async with bench.open() as drive:  # whoever has witnessed it may be gone
+        assert (drive.state, drive.reason) == (DriveState.FAULTY, reason)
 
 
 @between_two_nodes()

@@ -148,6 +148,13 @@ def test_a_fault_is_remembered_by_the_others(formed, ids):
     assert "fsync failed" in plan.seats[3].reason
 
 
+def test_faults_that_different_drives_remember_count_together(formed, ids):
+    first, second = (inspect(formed[n]).format.drive for n in (2, 3))
+    remember_fault([formed[0]], first, "fsync failed", FILES)
+    remember_fault([formed[1], formed[4]], second, "hung", FILES)
+    assert states(plan_for(formed, ids)) == ["active"] * 2 + ["faulty"] * 2 + ["active"] * 2
+
+
 def test_damaged_copies_are_healed_from_a_good_one(formed):
     (formed[0] / COPIES[0]).write_bytes(b"{}")
     (formed[0] / COPIES[2]).unlink()

@@ -102,6 +102,15 @@ async def test_a_failed_drive_stays_out_and_the_others_remember_it(machine):
         assert "a write failed: EIO" in (await seats.drives[2].status()).reason
 
 
+async def test_drives_that_fail_at_once_are_all_remembered(machine):
+    async with machine.open() as seats:
+        for drive in seats.drives:
+            drive._fault("the controller is gone")
+        await until(seats, "faulty", "faulty", "faulty")
+    async with machine.open() as seats:
+        await until(seats, "faulty", "faulty", "faulty")
+
+
 async def test_a_drive_of_another_process_is_an_error_of_the_start_only(machine):
     async with machine.open() as seats:
         with pytest.raises(BaseExceptionGroup) as refused:
