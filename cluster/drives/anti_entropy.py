@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
+import trio
+
 from cluster.clock import Ballot
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
@@ -12,6 +14,7 @@ from cluster.drives.hint_book import HintBook
 from cluster.drives.index_rows import HeadRow, IndexReads, unpack_bodies
 from cluster.drives.row_cache import Row
 from cluster.drives.superfluous import Superfluous
+from cluster.drives.unlearnt import UnlearntRows
 from cluster.drives.wants import WantedRows
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Write
@@ -23,6 +26,7 @@ from cluster.register.anti_entropy import (
     Held,
     Hints,
     Install,
+    Known,
     Purge,
     RaiseFloor,
     RowAt,
@@ -37,7 +41,7 @@ from cluster.register.anti_entropy import (
     Wants,
 )
 from cluster.register.keys import bucket_of, is_part
-from cluster.register.messages import Done, Failed, Reply
+from cluster.register.messages import CHOSEN, Done, Failed, Reply
 from cluster.register.records import BOTTOM, BodyId
 
 ReplyTo = Callable[[Reply], None]
@@ -45,12 +49,13 @@ PURGES_KEPT = (
     65_536  # rows whose purge is remembered; of all others the youngest that was forgotten
 )
 _ROWS_AT_A_TIME = 64
+_ROWS_WALKED = 256
 _LOST = Failed("the drive failed before the write was durable")
 
 
 AntiEntropyRequest: TypeAlias = (
     Have | Purge | Install | Sync | Wanted | RaiseFloor | Unreferenced | Discard | Hints | DropHints
-    | StrayParts | Unneeded
+    | StrayParts | Unneeded | Known
 )  # fmt: skip
 NamesRows: TypeAlias = Have | Purge | DropHints | Unneeded
 
@@ -97,6 +102,8 @@ class AntiEntropy:
         self._host, self._acceptor = host, acceptor
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
+        self.unlearnt = UnlearntRows()
+        self._walked_to = RowKey(b"")  # looking for rows that were not learnt
         self.hints = HintBook(commits, reads)
         self._superfluous = Superfluous(acceptor.control, reads, host.discard)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
@@ -128,12 +135,12 @@ class AntiEntropy:
                     lambda ok: self._sync(request, reply) if ok else reply(_LOST),
                 )
             case Wanted():
-                reply(Wants(self._first_wanted(request.limit), self._commits.durable))
+                reply(Wants(self._first_wanted(request), self._commits.durable))
             case RaiseFloor():
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
                 self.answer_durable(self._commits.newest, reply, Done())
-            case Hints():
+            case Hints() | Known():
                 self.hints.show(request, reply)
             case Unreferenced() | StrayParts():
                 self._superfluous.show(request, reply)
@@ -151,15 +158,27 @@ class AntiEntropy:
         """Answer when batch `seq` is durable."""
         self._host.when_shown(seq, reply, answer)
 
-    def _first_wanted(self, limit: int) -> list[Want]:
+    def _first_wanted(self, request: Wanted) -> list[Want]:
         """Without rows of dead buckets: nobody has them any more, and they would fill the room for others."""
         dead, wanted = self._acceptor.control.dead, []
-        for want in self.wants.first(limit):
+        some = self.wants.first(request) or self.unlearnt.due(request, trio.current_time())
+        for want in some:
             if bucket_of(want.row) in dead:
                 self.wants.drop(want.row)
+                self.unlearnt.drop(want.row)
             else:
                 wanted.append(want)
         return wanted
+
+    async def walk(self) -> None:
+        """Look at some stored rows, the next ones at every call, for those that were not learnt. Raises OSError."""
+        start = self._walked_to
+        rows = await self._reads.run(lambda index: index.flags_from(start, None, _ROWS_WALKED))
+        now = trio.current_time()
+        for row, ballot, flags in rows:
+            if not flags & CHOSEN and row not in self.unlearnt:
+                self.unlearnt.note(row, ballot, now)
+        self._walked_to = RowKey(rows[-1][0] + b"\0") if len(rows) == _ROWS_WALKED else RowKey(b"")
 
     # -- have and purge: several rows at once
 

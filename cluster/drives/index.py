@@ -280,6 +280,17 @@ class Index:
             for row, ballot, flags, state, bodies in self._db.execute(sql, (start, stop, limit))
         ]
 
+    def flags_from(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, Ballot, int]]:
+        """Rows start <= row < stop, at most limit, with ballots and flags, unchecked: without what they hold."""
+        sql = (
+            "SELECT row, ballot, flags FROM head "
+            "WHERE row >= ?1 AND (?2 IS NULL OR row < ?2) ORDER BY row LIMIT ?3"
+        )
+        found: list[Any] = self._db.execute(sql, (start, stop, limit)).fetchall()
+        return [(RowKey(row), Ballot.unpack(ballot), flags) for row, ballot, flags in found]
+
     def checked_heads(
         self, start: RowKey, stop: RowKey | None, limit: int
     ) -> list[tuple[RowKey, HeadRow | None]]:

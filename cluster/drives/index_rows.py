@@ -122,6 +122,12 @@ class IndexReads(Protocol):
         """Rows start <= row < stop, at most limit, as stored, unchecked: for dropping them."""
         ...
 
+    def flags_from(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, Ballot, int]]:
+        """Rows start <= row < stop, at most limit, with ballots and flags, unchecked: without what they hold."""
+        ...
+
     def checked_heads(
         self, start: RowKey, stop: RowKey | None, limit: int
     ) -> list[tuple[RowKey, HeadRow | None]]:

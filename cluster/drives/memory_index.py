@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from cluster.clock import Ballot
 from cluster.drives.index_rows import Batch, HeadRow, NoteKind, NoteRow, ShardRow, unpack_control
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.acceptor import Control
@@ -139,6 +140,12 @@ class MemoryIndex:
     def scan_heads(self, start: RowKey, stop: RowKey | None, limit: int) -> list[HeadRow]:
         """See IndexReads."""
         return list(self._between(start, stop, limit))
+
+    def flags_from(
+        self, start: RowKey, stop: RowKey | None, limit: int
+    ) -> list[tuple[RowKey, Ballot, int]]:
+        """See IndexReads."""
+        return [(head.row, head.ballot, head.flags) for head in self._between(start, stop, limit)]
 
     def checked_heads(
         self, start: RowKey, stop: RowKey | None, limit: int

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
+import trio
 
 from cluster.drives.anti_entropy import AntiEntropy
 from cluster.drives.away_notes import AwayNotes
@@ -324,6 +325,10 @@ class Registers:
                 row.closed += tuple(done.upload_id for done in state.done)
             self._leftovers.collect(key, row, state)
         self._anti_entropy.wants.met(key, write.register.ballot)
+        if write.register.chosen:
+            self._anti_entropy.unlearnt.drop(key)
+        else:
+            self._anti_entropy.unlearnt.note(key, write.register.ballot, trio.current_time())
         self._cache.drop(key)
         row.cost = len(encoded) + sum(map(len, row.data.values()))
         self._cache.put(key, row)
@@ -358,6 +363,8 @@ class Registers:
             batch.heads[key] = attrs.evolve(head, flags=head.flags | CHOSEN)
         else:
             batch.chosen.add(key)
+        self._anti_entropy.wants.met(key, decision.register.ballot)
+        self._anti_entropy.unlearnt.drop(key)
         row.kept = self._commits.seq
         self._leftovers.collect(key, row, decision.register.state)
         self._commits.touch()
@@ -373,6 +380,7 @@ class Registers:
             if batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)
         self._anti_entropy.wants.drop(key)
+        self._anti_entropy.unlearnt.drop(key)
         # Kept until that is durable: the index still has the old row, and would be believed.
         self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
         self._commits.touch()
@@ -380,6 +388,11 @@ class Registers:
     def discard(self, data: set[DataId]) -> None:
         """Nothing refers to these bodies: they are collected after the grace."""
         self._leftovers.discard(data)
+
+    async def sweep(self) -> None:
+        """What is done now and then: rows of dead buckets go, and some rows are looked at. Raises OSError."""
+        await self.dead_buckets.sweep()
+        await self._anti_entropy.walk()
 
     # -- fences
 

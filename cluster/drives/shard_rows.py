@@ -107,7 +107,7 @@ class ShardRows:
 
         `unlink` removes the files of such shards, before their rows go. Raises what it raises, DriveError, OSError.
         """
-        await self._registers.dead_buckets.sweep()
+        await self._registers.sweep()
         now = self._now_ms()
         due = await self.ask(
             lambda index: [(d, index.shards_of(d)) for d in index.due_trash(now, limit)]

@@ -4,9 +4,11 @@ Bounded, and in memory alone: a corrupt row is found again whenever it is read, 
 hint on those who did not miss it.
 """
 
+from itertools import islice
+
 from cluster.clock import Ballot
 from cluster.ids import RowKey
-from cluster.register.anti_entropy import Want
+from cluster.register.anti_entropy import Want, Wanted
 
 ROWS_WANTED = 10_000
 
@@ -38,9 +40,10 @@ class WantedRows:
         """The row is no more."""
         self._rows.pop(row, None)
 
-    def first(self, limit: int) -> list[Want]:
+    def first(self, request: Wanted) -> list[Want]:
         """Those that were noted first; whoever asks again sees the others first."""
-        some = list(self._rows.items())[:limit]
+        asked = (item for item in self._rows.items() if request.covers(item[0]))
+        some = list(islice(asked, request.limit))
         for row, ballot in some:  # what cannot be had must not stand in the way of the rest
             del self._rows[row]
             self._rows[row] = ballot

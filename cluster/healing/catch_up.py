@@ -8,7 +8,7 @@ from cluster.drives.drive import Drive
 from cluster.healing.copying import Copier, for_each
 from cluster.healing.settings import span_of
 from cluster.ids import DriveId, RowKey
-from cluster.register.anti_entropy import DropHints, Have, Held, Hints, RowAt, RowPage, Want
+from cluster.register.anti_entropy import DropHints, Have, Held, Hints, Known, RowAt, RowPage, Want
 
 
 @attrs.frozen
@@ -28,6 +28,9 @@ async def catch_up(copier: Copier, drive: Drive) -> CaughtUp:
     async def bring(want: Want) -> bool:
         if want.ballot is None:
             return await copier.repair(drive, want.row)
+        if not want.chosen:
+            await copier.settle(drive, want.row, want.ballot)
+            return True
         return await copier.install_chosen(drive, want.row, was_chosen=want.ballot)
 
     left = await for_each(wants.rows, copier.settings.at_once, bring)
@@ -69,6 +72,24 @@ async def pass_hints(
             await copier.ask(peer, drop)
         cursors[peer.drive_id] = page.next or start
     return lacked
+
+
+async def compare(
+    copier: Copier, drive: Drive, peer: Drive, after: RowKey | None
+) -> tuple[int, RowKey | None]:
+    """Some of what a peer knows to be chosen, the next rows at every call: what the drive lacks it wants from then on.
+
+    Hints are written a moment after LEARN, and a coordinator may die in between. How many rows it lacked, and after which to go on; None: the
+    peer has been walked through.
+    """
+    start, stop = span_of(copier.set_id)
+    limit, epoch = copier.settings.rows, copier.epoch
+    request = Known(after=start if after is None else after, stop=stop, limit=limit, epoch=epoch)
+    page = await copier.ask(peer, request)
+    if not isinstance(page, RowPage):
+        return 0, None  # another peer is next
+    has = await _confront(copier, drive, page.rows, epoch)
+    return (0, after) if has is None else (len(page.rows) - len(has), page.next)
 
 
 async def _confront(

@@ -10,7 +10,7 @@ import trio
 from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.drives.drive import Drive
 from cluster.errors import ClusterError, CorruptError
-from cluster.healing.settings import HealingSettings, healing_ref
+from cluster.healing.settings import HealingSettings, healing_ref, span_of
 from cluster.ids import RowKey
 from cluster.metadata.inquiry import ask_each, ask_one
 from cluster.metadata.table import Reading, Table
@@ -66,7 +66,9 @@ class Copier:
 
     async def wants(self, drive: Drive, limit: int) -> Wants | None:
         """What a drive wants, and the version that an Install needs; None: it does not say."""
-        reply = await self.ask(drive, Wanted(limit=limit, epoch=self.epoch))
+        start, stop = span_of(self.set_id)
+        request = Wanted(limit=limit, epoch=self.epoch, start=start, stop=stop)
+        reply = await self.ask(drive, request)
         return reply if isinstance(reply, Wants) else None
 
     async def install(self, target: Drive, message: Install) -> bool:
@@ -101,6 +103,17 @@ class Copier:
             unneeded = Unneeded(rows=[RowAt(row, was_chosen)], epoch=epoch)
             return isinstance(await self.ask(target, unneeded), Done)
         return await self.install(target, _chosen(row, reading, wants.version, epoch))
+
+    async def settle(self, target: Drive, row: RowKey, ballot: Ballot) -> None:
+        """What a drive accepted at that ballot, and was told no more of, is chosen or buried. Raises ClusterError.
+
+        A drive that does not hear of it asks again.
+        """
+        ref = healing_ref(row, self.set_id)
+        if (await self.table.read(ref)).ballot > ballot:
+            await self.install_chosen(target, row)
+        else:  # a fresh ballot finds it or outranks it, and tells who misses it
+            await self.table.confirm(ref, rewrite=True)
 
     async def pass_on(self, source: Drive, target: Drive, row: RowKey) -> bool:
         """Give a drive what another knows to be chosen, though a quorum may have forgotten it. Raises ClusterError."""

@@ -64,7 +64,9 @@ def lacking(named: Sequence[RowAt], answers: Sequence[Held]) -> list[tuple[int, 
     ]
 
 
-async def purge(copier: Copier, layout: Layout, own: Drive, start: RowKey | None = None) -> Purged:
+async def purge(
+    copier: Copier, layout: Layout, own: Drive, start: RowKey | None = None, *, after_ms: int
+) -> Purged:
     """One round: the next rows of one drive, nothing unless all n members of the set answer.
 
     A tombstone that some drive lacks is given to it, and waits for a later round: the drive may hold what the tombstone
@@ -84,7 +86,7 @@ async def purge(copier: Copier, layout: Layout, own: Drive, start: RowKey | None
     )  # fmt: skip
     if not isinstance(page, Page):
         return Purged(next=start)
-    named = candidates(page.rows, copier.table.clock.tick().hlc, settings.purge_after_ms)
+    named = candidates(page.rows, copier.table.clock.tick().hlc, after_ms)
     if not named:
         return Purged(next=page.next)
     have = Have(rows=named, epoch=members.epoch)

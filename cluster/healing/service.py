@@ -11,7 +11,7 @@ import trio
 from cluster.drives.drive import ANSWERING, VOTING, Drive
 from cluster.drives.roster import Roster
 from cluster.errors import ClusterError
-from cluster.healing.catch_up import catch_up, pass_hints
+from cluster.healing.catch_up import catch_up, compare, pass_hints
 from cluster.healing.copying import Copier, for_each
 from cluster.healing.fences import take_fences
 from cluster.healing.orphans import collect_orphans
@@ -51,9 +51,10 @@ class Healing:
         self._me, self._agreement, self._table, self._view = me, agreement, table, view
         self._own, self._settings = own, settings
         self.steward = Steward(me, agreement, table, roster, view, settings)
-        self._purged_to: dict[int, RowKey | None] = {}
+        self._purged_to: dict[tuple[DriveId, int], RowKey | None] = {}
         self._hinted_to: dict[tuple[DriveId, int], dict[DriveId, RowKey]] = {}
         self._looked_to: dict[tuple[DriveId, int], DataId | None] = {}
+        self._compared_to: dict[tuple[DriveId, int], tuple[int, RowKey | None]] = {}
         self._parts_to: dict[tuple[DriveId, int], RowKey | None] = {}
 
     async def run(self) -> None:
@@ -95,6 +96,8 @@ class Healing:
         layout = self._agreement.current
         for set_id, drive in self._sets():
             copier = Copier(self._table, set_id, self._settings)
+            if drive.state in VOTING:
+                await self._compare(copier, drive)
             if set_id != SYSTEM and drive.state in VOTING:
                 await take_fences(copier, drive, self._peers(set_id, drive))
             if set_id != SYSTEM and drive.state in ANSWERING:
@@ -103,16 +106,32 @@ class Healing:
                 self._looked_to[key] = (await collect_orphans(copier, drive, after)).next
                 part = self._parts_to.get(key)
                 self._parts_to[key] = (await drop_stray_parts(copier, drive, part)).next
-            if drive.state in VOTING and self._is_first(layout, set_id, drive.drive_id):
-                start = self._purged_to.get(set_id)
-                self._purged_to[set_id] = (await purge(copier, layout, drive, start)).next
+            if drive.state in VOTING:
+                await self._purge(copier, layout, drive)
+
+    async def _purge(self, copier: Copier, layout: Layout, drive: Drive) -> None:
+        """The first drive of a set is enough, but for what it has forgotten, and its message did not reach another."""
+        key, after_ms = (drive.drive_id, copier.set_id), self._settings.purge_after_ms
+        if not self._is_first(layout, copier.set_id, drive.drive_id):
+            after_ms *= 2
+        start = self._purged_to.get(key)
+        done = await purge(copier, layout, drive, start, after_ms=after_ms)
+        self._purged_to[key] = done.next
+
+    async def _compare(self, copier: Copier, drive: Drive) -> None:
+        """With one peer after the other."""
+        peers, key = self._peers(copier.set_id, drive), (drive.drive_id, copier.set_id)
+        number, after = self._compared_to.get(key, (0, None))
+        if peers:
+            _, after = await compare(copier, drive, peers[number % len(peers)], after)
+            self._compared_to[key] = (number if after is not None else number + 1, after)
 
     def _peers(self, set_id: int, drive: Drive) -> list[Drive]:
         members = self._table.members_of(set_id).drives
         return [d for d in members if d.drive_id != drive.drive_id and d.state in VOTING]
 
     def _is_first(self, layout: Layout, set_id: int, drive: DriveId) -> bool:
-        """One drive of a set is enough for tombstones, which all have to hold."""
+        """Of those whose nodes answer."""
         seats: tuple[Seat, ...] = roll_of(layout, set_id).seats
         routable = (seat.drive for seat in seats if self._view.is_routable(seat.node))
         return next(routable, None) == drive

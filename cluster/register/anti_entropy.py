@@ -14,6 +14,8 @@ from cluster.clock import Ballot
 from cluster.ids import BucketId, DataId, RowKey
 from cluster.register.records import BodyId, KeyState, encode_state
 
+FIRST_ROW = RowKey(b"")
+
 
 class RowAt(NamedTuple):
     """A register at a ballot."""
@@ -78,10 +80,19 @@ class Sync:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """Which rows do you want repaired or brought up to date? At most `limit` of them."""
+    """Which rows, start <= row < stop (None: no end), do you want repaired or brought up to date? At most `limit` of them.
+
+    A drive of the system set has rows of two sets, and each set can help with its own.
+    """
 
     limit: int
     epoch: int
+    start: RowKey = FIRST_ROW
+    stop: RowKey | None = None
+
+    def covers(self, row: RowKey) -> bool:
+        """Whether a row is asked for."""
+        return row >= self.start and (self.stop is None or row < self.stop)
 
 
 @attrs.frozen(kw_only=True)
@@ -150,6 +161,16 @@ class StrayParts:
 
 
 @attrs.frozen(kw_only=True)
+class Known:
+    """Which rows, after < row < stop (None: no end), do you know to be chosen, and at which ballots? At most `limit` are looked at."""
+
+    after: RowKey
+    stop: RowKey | None
+    limit: int
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
 class Unneeded:
     """Want these rows, up to these ballots, no more: chosen once, and forgotten by a quorum; or parts of closed uploads.
 
@@ -202,10 +223,14 @@ class SyncPage:
 
 
 class Want(NamedTuple):
-    """A row that a drive wants: what was chosen at `ballot` (or above), or, None, a repair: the row is corrupt."""
+    """A row that a drive wants: what was chosen at `ballot` (or above), or, None, a repair: the row is corrupt.
+
+    Not `chosen`: the drive holds it at that ballot, and wants to know what became of it.
+    """
 
     row: RowKey
     ballot: Ballot | None
+    chosen: bool = True
 
 
 @attrs.frozen
@@ -218,7 +243,7 @@ class Wants:
 
 @attrs.frozen
 class RowPage:
-    """Answer to Hints and to StrayParts. `next`: ask again after that; None: there are no more."""
+    """Answer to Hints, StrayParts and Known. `next`: ask again after that; None: there are no more."""
 
     rows: Sequence[RowAt]
     next: RowKey | None

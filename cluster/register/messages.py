@@ -21,6 +21,7 @@ from cluster.register.anti_entropy import (
     Held,
     Hints,
     Install,
+    Known,
     Purge,
     RaiseFloor,
     RowPage,
@@ -152,6 +153,7 @@ Request = (
     | DropHints
     | StrayParts
     | Unneeded
+    | Known
 )
 
 

@@ -81,6 +81,7 @@ _REQUESTS: dict[int, type] = {
     18: anti_entropy.DropHints,
     19: anti_entropy.StrayParts,
     20: anti_entropy.Unneeded,
+    21: anti_entropy.Known,
 }
 _REPLIES: dict[int, type] = {
     1: messages.Promise,

@@ -17,6 +17,7 @@ from cluster.register.anti_entropy import (
     Held,
     Hints,
     Install,
+    Known,
     Purge,
     RaiseFloor,
     RowAt,
@@ -524,6 +525,24 @@ async def test_rows_of_a_dead_bucket_are_not_wanted(bench):
         assert [want.row for want in await wants_of(drive)] == [ROW]
 
 
+async def test_what_is_known_to_be_chosen_is_shown_row_by_row(bench):
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        for row in (ROW, OTHER):
+            await expect(drive, accept(first, live(first), row), Accepted)
+        page = await ask(drive, Known(after=FIRST, stop=None, limit=10, epoch=1))
+        assert page == RowPage([], None)
+        await expect(drive, learn(first), Done)
+        await expect(drive, accept(second, live(second), OTHER), Accepted)
+        await expect(drive, accept(at(bench, 3), live(second), DEAD), Accepted)
+        page = await ask(drive, Known(after=FIRST, stop=None, limit=10, epoch=1))
+        assert page == RowPage([RowAt(ROW, first)], None)
+        page = await ask(drive, Known(after=FIRST, stop=None, limit=1, epoch=1))
+        assert page.next is not None
+        page = await ask(drive, Known(after=FIRST, stop=ROW, limit=10, epoch=1))
+        assert page == RowPage([], None)
+
+
 # -- shards
 
 
@@ -587,6 +606,7 @@ async def test_another_layout_is_refused(bench):
             Hints(position=0, after=FIRST, stop=None, limit=1, epoch=2),
             DropHints(position=0, places=1, rows=[], epoch=2),
             StrayParts(after=FIRST, limit=1, epoch=2),
+            Known(after=FIRST, stop=None, limit=1, epoch=2),
             Unneeded(rows=[], epoch=2),
         ):
             assert await ask(drive, request) == StaleEpoch(1)

@@ -4,11 +4,15 @@ import attrs
 import pytest
 import trio
 
-from cluster.healing.catch_up import CaughtUp, catch_up, pass_hints
+from cluster.clock import BALLOT_ZERO
+from cluster.drives.unlearnt import PATIENCE_SECONDS
+from cluster.healing.catch_up import CaughtUp, catch_up, compare, pass_hints
 from cluster.ids import RowKey
 from cluster.layout import SYSTEM
 from cluster.register.anti_entropy import DropHints, Have, Hints, RowAt, RowPage
-from cluster.register.messages import Done, Learn, NotVoting, Value
+from cluster.register.keys import system_row
+from cluster.register.messages import Accepted, Done, Learn, NotVoting, Query, Value
+from tests.contracts.benches import accept, live
 from tests.healing.world import world
 
 
@@ -149,3 +153,92 @@ async def test_what_nobody_knows_any_more_is_not_wanted_for_ever(autojump_clock)
         await w.learn(3, w.clock.tick())
         assert await catch_up(w.copier, w.drives[3]) == CaughtUp(brought=1)
         assert await catch_up(w.copier, w.drives[3]) == CaughtUp()
+
+
+async def accepted_by(w, *positions, key=b"key"):
+    """A state that these drives accepted, and nobody was told of; its ballot."""
+    ballot = w.clock.tick()
+    message = accept(ballot, live(ballot), w.ref(key).row)
+    for position in positions:
+        assert isinstance(await w.ask(position, message), Accepted)
+    return ballot
+
+
+@pytest.mark.parametrize("positions", [(0, 1, 2), (0, 1), (0,)], ids=str)
+async def test_what_nobody_was_told_of_is_settled_after_a_while(autojump_clock, positions):
+    """A coordinator that died before LEARN hints at nothing: whoever accepted asks what became of it."""
+    async with world() as w:
+        await w.put()
+        ballot = await accepted_by(w, *positions)
+        drive = w.drives[0]
+        await trio.sleep(PATIENCE_SECONDS / 2)
+        assert await catch_up(w.copier, drive) == CaughtUp()
+        await trio.sleep(PATIENCE_SECONDS)
+        assert await catch_up(w.copier, drive) == CaughtUp(brought=1)
+        await trio.sleep(1)
+        held = [(await w.held(position)).register for position in range(4)]
+        assert all(register.chosen for register in held)
+        assert len({register.ballot for register in held}) == 1
+        assert held[0].ballot > ballot
+        assert await catch_up(w.copier, drive) == CaughtUp()
+
+
+async def test_a_drive_that_was_opened_again_finds_what_it_was_not_told_of(autojump_clock):
+    async with world() as w:
+        ballot = await accepted_by(w, 0, 1, 2)
+        w.drives[0].crash()
+        await trio.sleep(2 * PATIENCE_SECONDS)
+        assert await catch_up(w.copier, w.drives[0]) == CaughtUp()
+        await w.drives[0].collect()
+        await trio.sleep(2 * PATIENCE_SECONDS)
+        assert await catch_up(w.copier, w.drives[0]) == CaughtUp(brought=1)
+        register = (await w.held(0)).register
+        assert register.ballot > ballot
+        assert register.chosen
+
+
+async def test_rows_of_another_set_are_not_asked_for_in_this_one(autojump_clock):
+    """A drive of the system set has rows of two sets; what a quorum of the wrong one holds is old, and must not be written back."""
+    async with world() as w:
+        row = system_row(b"layout")
+        old, new = w.clock.tick(), w.clock.tick()
+        for position in range(3):  # from when these drives were the system set
+            await w.ask(position, accept(old, live(old), row))
+        await w.ask(3, Learn(row=row, ballot=new))  # which is that drive alone now
+        assert await catch_up(w.copier, w.drives[3]) == CaughtUp()
+        await trio.sleep(1)
+        query = Query(row=row, epoch=1, bucket_epoch=1)
+        assert [(await w.ask(p, query)).register.ballot for p in range(4)] == [old] * 3 + [
+            BALLOT_ZERO
+        ]
+
+
+async def test_what_no_hint_tells_of_is_found_by_comparing(autojump_clock):
+    """The coordinator died between LEARN and the hints."""
+    async with world(rows=2) as w:
+        ballots = []
+        for number in range(5):
+            key = b"%d" % number
+            ballots.append(await accepted_by(w, 0, 1, 2, key=key))
+            for position in range(3):
+                await w.learn(position, ballots[-1], key)
+        await w.put(b"later")  # with whose commit LEARN became durable
+        await trio.sleep(1)
+        lacked, after, rounds = 0, None, 0
+        while rounds == 0 or after is not None:
+            some, after = await compare(w.copier, w.drives[3], w.drives[0], after)
+            lacked, rounds = lacked + some, rounds + 1
+        assert (lacked, rounds) == (5, 4)
+        while (await catch_up(w.copier, w.drives[3])).brought:
+            pass
+        for number, ballot in enumerate(ballots):
+            assert (await w.held(3, b"%d" % number)).register.ballot >= ballot
+
+
+async def test_a_peer_that_does_not_answer_is_passed_over(autojump_clock):
+    async with world() as w:
+        await w.put()
+        with w.hung(0):
+            assert await compare(w.copier, w.drives[3], w.drives[0], w.ref().row) == (0, None)
+        with w.hung(3):
+            assert await compare(w.copier, w.drives[3], w.drives[0], None) == (0, None)

@@ -4,17 +4,18 @@ import trio
 from msgspec.structs import replace
 
 from cluster.healing.purge import Purged, purge
-from cluster.healing.settings import is_settled
+from cluster.healing.settings import HealingSettings, is_settled
 from cluster.layout import SYSTEM
 from cluster.register.records import BOTTOM
 from tests.healing.world import world
 from tests.topology.layouts import make_layout, seat
 
 OLD_SECONDS = 16 * 60
+AGE_MS = HealingSettings().purge_after_ms
 
 
 async def run(w, own=0):
-    return (await purge(w.copier, w.layout, w.drives[own])).rows
+    return (await purge(w.copier, w.layout, w.drives[own], after_ms=AGE_MS)).rows
 
 
 async def test_an_old_tombstone_is_forgotten_everywhere(autojump_clock):
@@ -87,7 +88,10 @@ async def test_nothing_is_forgotten_while_the_set_changes(autojump_clock):
         learning = (replace(positions[0], learner=seat(9, 9)), *positions[1:])
         w.layout = replace(settled, sets=(replace(settled.sets[0], positions=learning),))
         assert await run(w) == 0
-        assert await purge(w.copier, replace(settled, epoch=2), w.drives[0]) == Purged()
+        assert (
+            await purge(w.copier, replace(settled, epoch=2), w.drives[0], after_ms=AGE_MS)
+            == Purged()
+        )
         w.layout = settled
         assert await run(w) == 1
 
@@ -100,7 +104,7 @@ async def test_rounds_go_on_where_they_stopped(autojump_clock):
         await trio.sleep(OLD_SECONDS)
         cursor, rounds, gone = None, 0, 0
         while rounds == 0 or cursor is not None:
-            done = await purge(w.copier, w.layout, w.drives[0], cursor)
+            done = await purge(w.copier, w.layout, w.drives[0], cursor, after_ms=AGE_MS)
             cursor, rounds, gone = done.next, rounds + 1, gone + done.rows
         assert (rounds, gone) == (3, 5)
 

@@ -9,8 +9,17 @@ from cluster.clock import BALLOT_ZERO, Ballot, floor_at
 from cluster.drives.drive import DriveState
 from cluster.healing.sync import Progress, sync
 from cluster.layout import encode_layout
-from cluster.register.anti_entropy import RaiseFloor
-from cluster.register.messages import Accept, Body, Fence, NotVoting, ReadBody, StaleBucket, Value
+from cluster.register.anti_entropy import Install, RaiseFloor
+from cluster.register.messages import (
+    Accept,
+    Body,
+    Failed,
+    Fence,
+    NotVoting,
+    ReadBody,
+    StaleBucket,
+    Value,
+)
 from cluster.register.records import BodyId, BodyRef, KeyState, Register
 from cluster.topology.changes import Evidence, Place, activate, replace_drive
 from cluster.topology.refusals import NotSyncedError
@@ -154,6 +163,38 @@ async def test_it_goes_on_where_it_stopped(autojump_clock):
         assert rounds == 8
         await sync(w.copier, new, w.drives[:2], progress, pages=0)
         assert len(new.platter.index.rows) == 7
+
+
+async def test_a_drive_that_bears_one_row_at_a_time_gets_them_all(autojump_clock):
+    """One that is busy refuses what is too much; always the same rows, where each try is the same."""
+    async with world() as w:
+        for number in range(8):
+            await w.put(b"%d" % number)
+        await trio.sleep(1)
+        new, progress = await replace_last(w)
+        submit, open_now = new.submit, 0
+
+        def refuse_some(request, reply):
+            nonlocal open_now
+            if not isinstance(request, Install):
+                submit(request, reply)
+            elif open_now:
+                reply(Failed("the drive is overloaded"))
+            else:
+                open_now += 1
+                submit(request, done_with(reply))
+
+        def done_with(reply):
+            def done(message):
+                nonlocal open_now
+                open_now -= 1
+                reply(message)
+
+            return done
+
+        new.submit = refuse_some
+        await sync(w.copier, new, w.drives[:3], progress, pages=3)
+        assert progress.synced == {drive.drive_id for drive in w.drives[:3]}
 
 
 async def test_bodies_that_do_not_fit_a_page_are_fetched_one_by_one(autojump_clock):

@@ -1,6 +1,6 @@
 """The cluster while an operator changes it: drives are replaced, moved, nodes join, leave and come back, the system set changes.
 
-The old drive of a replacement may be dead, or alive on the far side of a partition. Repair of shards is done by hand
+The old drive of a replacement may be dead, or alive, on the far side of a partition or not. Repair of shards is done by hand
 (mender.py), and one position at a time is without its data, so that whatever is lost is a bug.
 """
 
@@ -11,7 +11,7 @@ import trio
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import ClusterError, ConfigError
 from cluster.ids import DriveId, NodeId
-from cluster.layout import Node, Seat
+from cluster.layout import SYSTEM, Node, Seat
 from cluster.topology.changes import (
     Place,
     add_node,
@@ -23,6 +23,7 @@ from cluster.topology.changes import (
     switch_move,
 )
 from cluster.topology.system_changes import begin_system_change, cancel_system_change
+from cluster.votes import roll_of
 from tests.sim.checkers import ViolationError
 from tests.sim.cluster import NODES, ClusterWorld, LocalFace
 from tests.sim.mender import mend
@@ -34,7 +35,8 @@ CHANGES = ("replace", "replace", "move", "system", "cancel", "guest", "guest")
 class ChangingWorld(ClusterWorld):
     """`drives` are those of the positions now, `hosted` all that there are."""
 
-    has_fixed_drives = False
+    checks_space = True
+    harms_drives = False  # one after the other is lost as it is
 
     def __init__(self, rng, nursery, trace, mutate=None):
         self._homes = {}
@@ -42,9 +44,12 @@ class ChangingWorld(ClusterWorld):
         self._ids = count(100)
         super().__init__(rng, nursery, trace, mutate)
         self.drives = list(self.hosted)
+        self.oracle.members = lambda: self.drives
+        self.oracle.system = self.system_drives
         # Where drives come and go, what each of them held before says nothing of the one in its place.
         self.clients.acknowledged = lambda row, stamp: None
         self.changes = []  # what the layout came to, by name
+        self.cut_off = 0  # times that a drive was replaced while it lived on, behind a partition
 
     def node_of(self, drive):
         return self._homes.get(drive.drive_id) or super().node_of(drive)
@@ -85,6 +90,7 @@ class ChangingWorld(ClusterWorld):
         """It is pulled out, and was never seen again."""
         drive.vanish()
         self.hosted.remove(drive)
+        self.oracle.forget(drive)
         process = self.processes.get(self.node_of(drive))
         if process is not None:
             process.own = {i: face for i, face in process.own.items() if i != drive.drive_id}
@@ -96,6 +102,11 @@ class ChangingWorld(ClusterWorld):
         self.drives = [
             by_id.get(p.drive, old) for p, old in zip(positions, self.drives, strict=True)
         ]
+
+    def system_drives(self):
+        """Those of the system set."""
+        seats = roll_of(self.newest_layout, SYSTEM).seats
+        return [d for d in self.hosted if d.drive_id in {seat.drive for seat in seats}]
 
     # -- the operator
 
@@ -167,6 +178,11 @@ class ChangingWorld(ClusterWorld):
         if is_dead:
             self.discard(old)
             self.gone.add(old.drive_id)
+        elif self.rng.random() < 0.5:  # and lives on where nobody hears what becomes of its place
+            node = self.node_of(old)
+            self.trace.say("cut off", node)
+            self.cut_off += 1
+            self._nursery.start_soon(self.isolate, node)
         await self.put_another(place, old.drive_id)
 
     async def put_another(self, place, old):
@@ -263,28 +279,25 @@ async def scenario(rng, trace, *, mutate=None):
     async with trio.open_nursery() as nursery:
         world = ChangingWorld(rng, nursery, trace, mutate)
         trace.say("links", world.links)
-        await world.settle()
-        with trio.CancelScope() as faults:
-            async with trio.open_nursery() as clients:
-
-                async def run_clients():
-                    async with trio.open_nursery() as inner:
-                        for number in range(world.clients.habits.clients):
-                            inner.start_soon(world.client, None, f"client-{number}")
-                    faults.cancel()
-
-                clients.start_soon(run_clients)
-                clients.start_soon(world.chaos)
-                clients.start_soon(world.operate)
-                clients.start_soon(world.finish)
-        world.calm()
-        await world.settle()
-        with trio.CancelScope() as finishing:
+        trace.say("nasty", *world.nasty.turned)
+        with world.nasty.applied():
+            await world.settle()
+            async with trio.open_nursery() as around:
+                for task in (
+                    world.chaos, world.operate, world.finish, world.collect, world.look, world.pass_days,
+                ):  # fmt: skip
+                    around.start_soon(task)
+                async with trio.open_nursery() as clients:
+                    for number in range(world.clients.habits.clients):
+                        clients.start_soon(world.client, None, f"client-{number}")
+                around.cancel_scope.cancel()
+            world.calm()
+            await world.settle()
             async with trio.open_nursery() as operator:
                 operator.start_soon(world.finish)
                 await world.until_whole()
-                finishing.cancel()
-        await trio.sleep(4)
-        await world.check(world.processes[rng.choice(NODES)].store)
-        nursery.cancel_scope.cancel()
+                operator.cancel_scope.cancel()
+            await trio.sleep(4)
+            await world.check(world.processes[rng.choice(NODES)].store)
+            nursery.cancel_scope.cancel()
     return world

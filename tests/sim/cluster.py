@@ -18,11 +18,12 @@ from tests.sim.network import LinkSettings, SimNetwork, SimTransport
 from tests.sim.oracle import Oracle
 from tests.sim.run import Calendar, SimRuntime
 from tests.sim.workload import Habits
-from tests.sim.world import World
+from tests.sim.world import World, is_harmed
 
 PROFILE = Profile(4, 2)
 NODES = tuple(NodeId(number) for number in (1, 2, 3))
 CLUSTER = ClusterId(b"c" * 16)
+LASTING = ("fsync", "eio", "rot", "misdirect", "row", "row")
 JUMPS_MS = (-20_000, -500, 500, 20_000)
 MAX_SKEW_MS = (
     25_000  # to either side: of a peer that is a minute ahead nothing is taken (cluster.wire)
@@ -142,6 +143,7 @@ class ClusterWorld(World):
     """The nodes, their drives, the network, and what clients saw."""
 
     shares = (0.0, 0.1, 0.1, 0.3)  # of what can be turned nasty
+    harms_drives = True  # in ways that last
 
     def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
         self.rng, self.trace, self._nursery = rng, trace, nursery
@@ -234,7 +236,8 @@ class ClusterWorld(World):
         self._nursery.start_soon(until_dead)
         await done.wait()
 
-    # -- faults, one after the other: a node has two drives, which is all that m bears. Only clogs take more for a moment
+    # -- faults, one after the other: a node has two drives, which is all that m bears. Only clogs take more for a moment.
+    # Harm to a drive lasts: to one, for whatever was acknowledged has k + 1 shards.
 
     async def chaos(self):
         while True:
@@ -242,7 +245,7 @@ class ClusterWorld(World):
             fault = self.rng.choice(
                 [
                     "crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow",
-                    "hung", "clock",
+                    "hung", "full", "harm", "harm", "clock",
                 ]
             )  # fmt: skip
             node = self.rng.choice(NODES)
@@ -264,11 +267,24 @@ class ClusterWorld(World):
                     runtime.offset_ms = max(
                         -MAX_SKEW_MS, min(MAX_SKEW_MS, runtime.offset_ms + jump)
                     )
-                case "hung":
+                case "hung" | "full":
                     drive = self.rng.choice(self.drives)
-                    drive.faults.hung = True
+                    self.hurt(drive, fault)
                     await trio.sleep(self.rng.choice([0.1, 2, 8]))
-                    drive.faults.hung = False
+                    drive.faults.hung = drive.faults.full = False
+                case "harm" if self.harms_drives:
+                    self.harm()
+
+    def harm(self) -> None:
+        """One drive fails for good, or loses something, unless another has. A row is written anew: then it is that one's turn again."""
+        for drive in self.drives:
+            if getattr(drive, "lost_row", False) and not drive.platter.index.corrupt:
+                drive.lost_row = drive.damaged = False
+        drive, what = self.rng.choice(self.drives), self.rng.choice(LASTING)
+        if not any(is_harmed(other) for other in self.drives):
+            self.trace.say("harm", what, drive.drive_id[0])
+            self.hurt(drive, what)
+            drive.lost_row = what == "row"
 
     def _how_long(self) -> float:
         """Shorter and longer than a ping, and than what a connection bears."""
@@ -324,6 +340,7 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
     async with trio.open_nursery() as nursery:
         world = ClusterWorld(rng, nursery, trace, mutate)
         world.checks_space = checks_space
+        world.harms_drives = not checks_space  # what only a repair can bring back would be missed
         trace.say("links", world.links)
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():

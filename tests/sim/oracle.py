@@ -9,6 +9,7 @@ import hashlib
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import ANSWERING
 from cluster.drives.index_rows import unpack_bodies
+from cluster.ids import SYSTEM_BUCKET
 from cluster.quorum import Quorum, durable_shards
 from cluster.register.acceptor import introduced
 from cluster.register.keys import bucket_of, is_part, owner_row, part_upload
@@ -30,12 +31,22 @@ class Oracle:
     """Of one world, whose drives are in the order of their positions in the one set."""
 
     def __init__(self):
-        self.drives = []
+        self.drives = []  # all that there are
+        self.members = self.everybody  # those of the positions, in order
+        self.system = self.everybody  # those of the system set
         self._promised = {}  # (drive, row): [(ballot shown, ballot promised)]
         self._states = {}  # (row, ballot): hash of the state
         self._durable = set()  # (data id, position) that a drive said to be durable
         self._prints = {}  # drive: {(data id, position): fingerprint}
         self._ballots = {}  # drive: {row: ballot} at the last look
+
+    def everybody(self):
+        """Where drives neither come nor go."""
+        return self.drives
+
+    def forget(self, drive):
+        """It is gone, with what was on it."""
+        self.drives = [other for other in self.drives if other.drive_id != drive.drive_id]
 
     def watch(self, drive, bare):
         """The drive, watched; `bare` is the MemoryDrive that it is, or stands before."""
@@ -149,7 +160,7 @@ class Oracle:
             elif self._durable_ballot(drive, row, ballot) < ballot:
                 raise ViolationError(f"I9: {row!r} at {ballot} is gone from {drive.drive_id[0]}")
             elif not is_part(row) and bucket_of(row) not in index.control().dead:
-                for other in self.drives:
+                for other in self.members():
                     if self._durable_ballot(other, row, ballot) < ballot:
                         raise ViolationError(
                             f"I9: {row!r} was purged at {ballot}, {other.drive_id[0]} is below"
@@ -158,9 +169,9 @@ class Oracle:
 
     def newest(self):
         """The newest chosen state of every row of a bucket that lives."""
-        dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
+        dead = {bucket for drive in self.members() for bucket in drive.platter.index.control().dead}
         best = {}
-        for drive in self.drives:
+        for drive in self.members():
             index = drive.platter.index
             for row, head in index.rows.items():
                 known = best.get(row)
@@ -191,10 +202,10 @@ class Oracle:
             if not head.flags & CHOSEN or is_part(row):
                 continue
             hints = 0
-            for drive in self.drives:
+            for drive in self.members():
                 hints |= drive.platter.index.hints.get(row, 0)
             for part in self.parts_of(head, index):
-                for position, drive in enumerate(self.drives):
+                for position, drive in enumerate(self.members()):
                     here = drive.platter.index
                     if (
                         not drive.platter.holds(part.data_id, position)
@@ -211,7 +222,7 @@ class Oracle:
         """What nobody refers to and is still there, in words."""
         newest, found = self.newest(), []
         referred = {part.data_id for state in newest.values() for part in self.parts_of(*state)}
-        for drive in self.drives:
+        for drive in self.members():
             index = drive.platter.index
             for (data_id, position), shard in index.shards.items():
                 known = newest.get(shard.owner)
@@ -237,22 +248,28 @@ class Oracle:
         return found
 
     def differences(self):
-        """Rows that not all drives hold at one ballot, in words, but for dead buckets, which go drive by drive."""
-        dead = {bucket for drive in self.drives for bucket in drive.platter.index.control().dead}
-        held = [
-            {
+        """Rows that not all drives of their set hold at one ballot, in words, but for dead buckets, which go drive by drive."""
+        dead = {bucket for drive in self.members() for bucket in drive.platter.index.control().dead}
+        held = {
+            drive.drive_id: {
                 row: head.ballot
                 for row, head in drive.platter.index.rows.items()
                 if bucket_of(row) not in dead
             }
-            for drive in self.drives
-        ]
-        everything = set().union(*held)
-        return sorted(
-            f"{row!r} differs from drive to drive"
-            for row in everything
-            if len({rows.get(row) for rows in held}) > 1
-        )
+            for drive in {
+                drive.drive_id: drive for drive in (*self.members(), *self.system())
+            }.values()
+        }
+        different = set()
+        for drives, is_system in ((self.members(), False), (self.system(), True)):
+            rows = [held[drive.drive_id] for drive in drives]
+            different |= {
+                row
+                for row in set().union(*rows)
+                if (bucket_of(row) == SYSTEM_BUCKET) is is_system
+                and len({some.get(row) for some in rows}) > 1
+            }
+        return sorted(f"{row!r} differs from drive to drive" for row in different)
 
 
 class WatchedDrive:

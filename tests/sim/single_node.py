@@ -122,22 +122,7 @@ class SingleNode(World):
             return True
         if len(hurt) >= self.budget or (drive in hurt and fault != "crash"):
             return False
-        match fault:
-            case "crash":
-                drive.crash()
-            case "hung":
-                drive.faults.hung = True
-            case "fsync":
-                drive.faults.fsync_fails = True
-            case "eio":
-                drive.faults.eio_rate = rng.choice([0.01, 0.1])
-            case "full":
-                drive.faults.full = True
-            case "rot" | "misdirect":
-                drive.damaged = getattr(drive.platter, fault)(rng)
-                self.oracle.damaged(drive)
-            case "row":
-                drive.damaged = drive.platter.corrupt_row(rng)
+        self.hurt(drive, fault)
         return True
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import trio
 
-from cluster.drives.drive import DriveError, DriveState
+from cluster.drives.drive import ANSWERING, DriveError, DriveState
 from cluster.drives.index_rows import HeadRow
 from cluster.errors import ClusterError, NotFoundError
 from cluster.register.keys import bucket_of, is_part, owner_row
@@ -20,7 +20,6 @@ class World:
     """Drives, clients, and what both say. A subclass makes `rng`, `trace`, `drives`, `calendar` and `clients`."""
 
     make_clients = Workload
-    has_fixed_drives = True  # what was on a drive is there still: the oracle may look
     checks_space = False  # whether what nobody refers to must be gone when every grace is over
 
     async def look(self):
@@ -52,6 +51,25 @@ class World:
             hours = self.rng.choice([0.1, 5, 30, 100])
             self.trace.say("leap", hours)
             self.calendar.leap(hours)
+
+    def hurt(self, drive, fault):
+        """Something happens to one drive."""
+        match fault:
+            case "crash":
+                drive.crash()
+            case "hung":
+                drive.faults.hung = True
+            case "fsync":
+                drive.faults.fsync_fails = True
+            case "eio":
+                drive.faults.eio_rate = self.rng.choice([0.01, 0.1])
+            case "full":
+                drive.faults.full = True
+            case "rot" | "misdirect":
+                drive.damaged = getattr(drive.platter, fault)(self.rng)
+                self.oracle.damaged(drive)
+            case "row":
+                drive.damaged = drive.platter.corrupt_row(self.rng)
 
     def newest(self):
         """The newest state of every row that some drive holds, but for parts whose upload is closed: these are on their way out."""
@@ -158,8 +176,7 @@ class World:
 
     def check_storage(self):
         """The oracle's last word; and enough shards of every chosen version are left, but for deleted buckets."""
-        if self.has_fixed_drives:
-            self.oracle.look()
+        self.oracle.look()
         dead = {
             bucket for d in self.drives for bucket in d.platter.index.control().dead
         }  # their rows go from one drive after the other
@@ -173,15 +190,19 @@ class World:
                         raise ViolationError(f"{row!r}: {held} of {part.k} shards are left")
 
 
-def is_hurt(drive):
-    """Whether the drive cannot be counted on."""
+def is_harmed(drive):
+    """Whether something is wrong with the drive that does not pass."""
     return (
-        drive.state is not DriveState.ACTIVE
-        or drive.faults.hung
+        drive.state not in ANSWERING
         or drive.faults.fsync_fails
         or drive.faults.eio_rate > 0
         or getattr(drive, "damaged", False)
     )
+
+
+def is_hurt(drive):
+    """Whether the drive cannot be counted on."""
+    return drive.state is not DriveState.ACTIVE or drive.faults.hung or is_harmed(drive)
 
 
 async def persist(call):

@@ -19,6 +19,7 @@ from cluster.register.anti_entropy import (
     Held,
     Hints,
     Install,
+    Known,
     Purge,
     RaiseFloor,
     RowAt,
@@ -125,6 +126,7 @@ REQUESTS = [
     ),
     Sync(start=RowKey(b""), stop=ROW, limit=10, max_bytes=1000, epoch=1, fences=True),
     Wanted(limit=10, epoch=1),
+    Wanted(limit=10, epoch=1, start=ROW, stop=RowKey(ROW + b"z")),
     RaiseFloor(floor=BALLOT, epoch=1),
     Unreferenced(after=DataId(bytes(16)), before=DataId(b"d" * 16), limit=10, epoch=1),
     Discard(data=[DataId(b"d" * 16)], epoch=1),
@@ -132,6 +134,7 @@ REQUESTS = [
     Hints(position=3, after=ROW, stop=RowKey(ROW + b"z"), limit=10, epoch=1),
     DropHints(position=3, places=6, rows=[RowAt(ROW, BALLOT)], epoch=1),
     StrayParts(after=ROW, limit=10, epoch=1),
+    Known(after=ROW, stop=None, limit=10, epoch=1),
     Unneeded(rows=[RowAt(ROW, BALLOT)], epoch=1),
 ]  # fmt: skip
 REPLIES = [
@@ -151,7 +154,7 @@ REPLIES = [
         ROW, BALLOT, 9, [FenceAt(BucketId(b"b" * 16), 2, True)],
     ),
     SyncPage([SyncRow(ROW, None, 0, b"", {})], None, LOW, 9, []),
-    Wants([Want(ROW, BALLOT), Want(ROW, None)], 7),
+    Wants([Want(ROW, BALLOT), Want(ROW, None), Want(ROW, BALLOT, chosen=False)], 7),
     Changed(),
     ShardPage([ShardOf(DataId(b"d" * 16), ROW)], DataId(b"d" * 16)),
     ShardPage([], None),
@@ -191,7 +194,7 @@ def test_every_message_has_a_number_and_its_bytes_are_pinned():
     assert {type(m) for m in REPLIES} == set(messages.Reply.__args__)
     stream = b"".join(request_codec.encode(pack_request(m)) for m in REQUESTS)
     stream += b"".join(reply_codec.encode(pack_reply(m)) for m in REPLIES)
-    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "7d68556f6f0f4ae1"
+    assert hashlib.blake2b(stream, digest_size=8).hexdigest() == "e3893f608469208b"
 
 
 def damaged_ballots():
@@ -269,6 +272,7 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         DropHints(position=0, places=33, rows=[], epoch=1),
         DropHints(position=0, places=1, rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
         StrayParts(after=ROW, limit=0, epoch=1),
+        Known(after=ROW, stop=None, limit=0, epoch=1),
         Unneeded(rows=[RowAt(RowKey(b"b"), LOW)], epoch=1),
         Unneeded(rows=[RowAt(ROW, LOW)] * 1025, epoch=1),
         RowPage([RowAt(RowKey(b"b"), LOW)], None),
