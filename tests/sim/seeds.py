@@ -14,20 +14,22 @@ def sweep(scenario, seeds, world=""):
             raise AssertionError(f"seed {seed}: {command}") from error
 
 
-def is_violation(error):
-    """Whether a checker has found something, however deep in groups."""
+def violation_of(error):
+    """What a checker has found, however deep in groups; None: the error is another."""
     if isinstance(error, BaseExceptionGroup):
-        return any(map(is_violation, error.exceptions))
-    return isinstance(error, ViolationError)
+        return next(filter(None, map(violation_of, error.exceptions)), None)
+    return str(error) if isinstance(error, ViolationError) else None
 
 
-def find_violation(scenario, seeds):
-    """Raises AssertionError when the checkers find nothing in any of these; whatever is no violation passes through."""
+def find_violation(scenario, seeds, said=""):
+    """Raises AssertionError when the checkers find nothing that says so in any of these; whatever is no violation passes through."""
     for seed in seeds:
         try:
             simulate(scenario, seed=seed)
         except BaseException as error:
-            if is_violation(error):
+            found = violation_of(error)
+            if found is None:
+                raise
+            if said in found:
                 return
-            raise
-    raise AssertionError("the checkers did not notice")
+    raise AssertionError(f"the checkers did not notice {said}")

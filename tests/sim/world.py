@@ -115,7 +115,7 @@ class World:
         """When every grace is over, nothing is left that nobody refers to, and all drives hold the same rows."""
         self.calendar.leap(100)
         left = []
-        for _ in range(20):
+        for _ in range(100):  # a seed may have healing look at one row in two seconds
             await trio.sleep(2)
             for drive in self.drives:
                 with contextlib.suppress(DriveError):
