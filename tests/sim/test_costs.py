@@ -4,12 +4,16 @@ Every message takes DELAY, every commit takes COMMIT, everything else takes no t
 its round trips and its sequential waits, to the microsecond.
 """
 
+from collections import Counter
 from random import Random
 
 import pytest
 import trio
 
+from cluster.drives import rpc_messages as rpc
+from cluster.drives.remote_node import RemoteNode
 from cluster.errors import NotFoundError
+from cluster.transport.register_codec import unpack_request
 from tests.sim.cluster import NODES
 from tests.sim.content import put_request
 from tests.sim.quiet import quiet_world
@@ -48,6 +52,25 @@ def costs(work, seed):
     return found
 
 
+# What goes to other nodes on behalf of operations; all else is healing, pings and heartbeats.
+COUNTED = {"Prepare", "Accept", "Learn", "Query", "Scan", "ReadBody", "OpenStage", "ReadBlocks"}
+
+
+def counting(monkeypatch):
+    """Calls to other nodes from now on, by what they ask: one for all drives of the node."""
+    calls, begin = Counter(), RemoteNode.begin_call
+
+    async def counted(self, word, **options):
+        kinds = {type(word).__name__}
+        if isinstance(word, rpc.Submit):
+            kinds = {type(unpack_request(o.request)).__name__ for o in word.operations}
+        calls.update(kinds & COUNTED)
+        return await begin(self, word, **options)
+
+    monkeypatch.setattr(RemoteNode, "begin_call", counted)
+    return calls
+
+
 async def every_operation(store, bucket, measure):
     rng = Random(1)
     await measure("put 100 B", lambda: store.put(bucket, b"small", put_request((1, 100), rng)))
@@ -83,6 +106,44 @@ def test_round_trips_and_waits_are_what_the_protocol_says(seed):
     for name, (trips, waits) in EXPECTED.items():
         least = trips * TRIP + waits * COMMIT
         assert least - 1e-6 <= found[name] <= least + 2 * COMMIT, (name, found[name], least)
+
+
+WRITE = {
+    "Prepare": 2,
+    "Accept": 2,
+    "Learn": 2,
+}  # to each of two other nodes; LEARN is not waited for
+CALLS = {
+    "put 100 B": WRITE,
+    "overwrite": WRITE,
+    "delete": WRITE,
+    "get record": {"Query": 1},  # two of the three drives that are asked are here
+    "list": {"Scan": 1},
+    "bucket": {"Query": 1},
+    "get 1 MB": {"ReadBlocks": 2},  # four shards, two of them from here
+    "put 1 MB": {"OpenStage": 4, **WRITE},  # a stream for each shard
+}
+
+
+@pytest.mark.sim
+def test_each_operation_takes_as_many_calls_as_the_protocol_says(monkeypatch):
+    found, calls = {}, counting(monkeypatch)
+
+    async def work(store, bucket, measure):
+        async def count(name, operation):
+            await measure("before", trio.lowlevel.checkpoint)
+            calls.clear()
+            result = await measure(name, operation)
+            found[name] = dict(calls)
+            return result
+
+        await every_operation(store, bucket, count)
+
+    costs(work, 0)
+    bucket_read = {"Query": 1}  # of `measure`
+    assert found == {
+        name: dict(Counter(calls) + Counter(bucket_read)) for name, calls in CALLS.items()
+    }
 
 
 @pytest.mark.sim
