@@ -40,7 +40,8 @@ def cluster_status(status: dict[str, Any]) -> None:
     console.print(f"{'ready' if status['ready'] else 'NOT READY'}: {status['reason']}")
     console.print(
         f"tolerates: {tolerates['drives']} drives, {tolerates['nodes']} nodes "
-        f"(reads {tolerates['read_drives']} drives, writes {tolerates['write_drives']}; "
+        f"(reads {tolerates['read_drives']} drives, {tolerates['read_nodes']} nodes; "
+        f"writes {tolerates['write_drives']} drives, {tolerates['write_nodes']} nodes; "
         f"writes with the full code {tolerates['full_code_drives']})"
     )
     sets = _table("set", "drives", "voting", "may still lose", "reads", "writes")
@@ -50,13 +51,13 @@ def cluster_status(status: dict[str, Any]) -> None:
             "yes" if row["can_read"] else "NO", "yes" if row["can_write"] else "NO",
         )  # fmt: skip
     console.print(sets)
-    drives = _table("drive", "set", "pos", "state", "used", "free", "heal debt", "path")
+    drives = _table("drive", "node", "set", "pos", "state", "used", "free", "heal debt", "path")
     for row in status["drives"]:
         total, free = row["total_bytes"], row["free_bytes"]
         used = total - free if total is not None else None
         colour = _COLOURS.get(row["state"], "red")
         drives.add_row(
-            row["drive"][:8], str(row["set"]), str(row["position"]), f"[{colour}]{row['state']}[/{colour}]",
+            row["drive"][:8], "-" if row["node"] is None else str(row["node"]), str(row["set"]), str(row["position"]), f"[{colour}]{row['state']}[/{colour}]",
             _bytes(used), _bytes(free), str(row["heal_debt"]), row["path"],
         )  # fmt: skip
     console.print(drives)

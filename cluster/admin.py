@@ -4,6 +4,7 @@ from typing import Any
 
 from cluster.drives.drive import VOTING, Drive, DriveError, DriveStatus
 from cluster.errors import NotFoundError
+from cluster.ids import NodeId
 from cluster.metadata.table import RegisterRef
 from cluster.node import Node
 from cluster.placement import home_set
@@ -15,10 +16,11 @@ from cluster.topology.tolerance import set_tolerates
 async def cluster_status(node: Node) -> dict[str, Any]:
     """Drives, sets, what the layout tolerates, heal debt, warnings."""
     layout, tolerance = node.layout, node.tolerance
-    drives = await node.drive_statuses()
+    drives = await node.core.drive_statuses()
     is_ready, why = await node.ready()
     up = {drive.drive for drive in drives if drive.state in VOTING}
     down = {seat.drive for seat in layout.seats()} - up
+    at = {seat.drive: seat.node for seat in layout.seats()}
     sets = []
     for erasure_set in layout.sets:
         now = set_tolerates(layout, erasure_set.set_id, down)
@@ -44,20 +46,23 @@ async def cluster_status(node: Node) -> dict[str, Any]:
             "nodes": min(tolerance.read_nodes, tolerance.write_nodes),
             "read_drives": tolerance.read_drives,
             "write_drives": tolerance.write_drives,
+            "read_nodes": tolerance.read_nodes,
+            "write_nodes": tolerance.write_nodes,
             "full_code_drives": tolerance.full_drives,
         },
         "nodes": [{"node": entry.node, "address": entry.address} for entry in layout.nodes],
         "sets": sets,
-        "drives": [_drive(drive) for drive in drives],
+        "drives": [_drive(drive, at.get(drive.drive)) for drive in drives],
         "heal_debt": sum(drive.heal_debt for drive in drives),
         "warnings": _warnings(node, drives),
     }
 
 
-def _drive(status: DriveStatus) -> dict[str, Any]:
+def _drive(status: DriveStatus, node: NodeId | None) -> dict[str, Any]:
     usage = status.usage
     return {
         "drive": status.drive.hex(),
+        "node": node,
         "path": status.path,
         "set": status.set_id,
         "position": status.position,

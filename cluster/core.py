@@ -17,7 +17,7 @@ from cluster.access.leases import LeaseSettings
 from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
 from cluster.drives.away_notes import AwayNotes
-from cluster.drives.drive import MarkedDrive
+from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus, MarkedDrive
 from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
 from cluster.drives.roster import Roster
@@ -33,12 +33,14 @@ from cluster.metadata.table import Table
 from cluster.objects.away import AwayData, AwaySettings
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
+from cluster.quorum import Quorum
 from cluster.runtime import Runtime
 from cluster.secrets import Vault
 from cluster.topology.agreement import Agreement, LayoutShelf
 from cluster.transport.base import PeerDownError, StreamHandler, Transport
 
 HURRY_SECONDS = 0.5
+STATUS_SECONDS = 5.0
 
 
 class HostedDrive(MarkedDrive, Protocol):
@@ -154,6 +156,47 @@ class Core:
     def layout(self) -> Layout:
         """In force at this node."""
         return self.agreement.current
+
+    async def drive_statuses(self) -> list[DriveStatus]:
+        """Of every drive that has a place, by set and position, wherever it is, then of others of this node. All are asked at once."""
+        layout, own = self.layout, self._own()
+        places = [
+            (set_id, number, self.roster.drive(position.seat, set_id, number))
+            for set_id, positions in ((s.set_id, s.positions) for s in layout.sets)
+            for number, position in enumerate(positions)
+        ]
+        placed = {drive.drive_id for _, _, drive in places}
+        places += [(0, 0, drive) for drive_id, drive in own.items() if drive_id not in placed]
+        found: dict[DriveId, DriveStatus] = {}
+
+        async def ask(set_id: int, number: int, drive: Drive) -> None:
+            with trio.move_on_after(STATUS_SECONDS):
+                found[drive.drive_id] = await drive.status()
+                return
+            found[drive.drive_id] = DriveStatus(
+                drive=drive.drive_id, path="-", set_id=set_id, position=number, usage=None, heal_debt=0,
+                state=DriveState.MISSING, reason="it does not answer",
+            )  # fmt: skip
+
+        async with trio.open_nursery() as nursery:
+            for place in places:
+                nursery.start_soon(ask, *place)
+        return [found[drive.drive_id] for _, _, drive in places]
+
+    def quorum_lost(self) -> str:
+        """Which set lacks what, in words; empty: all can be read and written."""
+        layout = self.layout
+        quorum = Quorum(layout.n)
+        for erasure_set in layout.sets:
+            drives = self.roster.drives_of(erasure_set.set_id)
+            voting = sum(
+                drive.state in VOTING and position.voting
+                for drive, position in zip(drives, erasure_set.positions, strict=True)
+            )
+            if voting < quorum.accept:
+                lacking = "read and write" if voting < quorum.read else "write"
+                return f"set {erasure_set.set_id}: {lacking} quorum lost ({voting} of {layout.n} drives vote)"
+        return ""
 
     def _shelves(self) -> list[LayoutShelf]:
         return [drive.layout for drive in self._own().values() if drive.layout is not None]

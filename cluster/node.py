@@ -15,7 +15,7 @@ from cluster.access.directory import Directory
 from cluster.access.leases import LeaseSettings
 from cluster.config import Config, expand_drives
 from cluster.core import Core, CoreSettings, NoTransport
-from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus
+from cluster.drives.drive import Drive, DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, carry_out, decide, finish, heal_copies, inspect
 from cluster.drives.local_drive import DriveSettings
@@ -27,7 +27,6 @@ from cluster.layout import Layout, Node as LayoutNode
 from cluster.metadata.table import Table
 from cluster.objects.ack import AckPolicy
 from cluster.objects.context import ObjectSettings
-from cluster.quorum import Quorum
 from cluster.register.mutations import HeadIs
 from cluster.runtime import Runtime
 from cluster.topology import agreement
@@ -88,21 +87,8 @@ class Node:
         """Whether every set has its write quorum, and a line that says what is missing."""
         if self.root_key is None:
             return False, "waiting for drives: too few answer to read the layout and the keys"
-        states = {drive.drive_id: drive.state for drive in self.drives}
-        quorum = Quorum(self.layout.n)
-        for erasure_set in self.layout.sets:
-            voting = sum(states.get(p.drive) in VOTING for p in erasure_set.positions)
-            if voting < quorum.accept:
-                lacking = "read and write" if voting < quorum.read else "write"
-                return (
-                    False,
-                    f"set {erasure_set.set_id}: {lacking} quorum lost ({voting} of {self.layout.n} drives vote)",
-                )
-        return True, "ready"
-
-    async def drive_statuses(self) -> list[DriveStatus]:
-        """All drives of the node, in order."""
-        return [await drive.status() for drive in self.drives]
+        lost = self.core.quorum_lost()
+        return not lost, lost or "ready"
 
 
 def state_folder(config: Config, paths: Sequence[Path]) -> Path:

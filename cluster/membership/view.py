@@ -1,4 +1,4 @@
-"""Who is taken for what, as the rest of the node asks it: routing looks here, safety does not."""
+"""Who is taken for what, as healing asks it: safety does not look here, and requests go by what each peer itself answers."""
 
 from collections.abc import Iterable
 
@@ -7,8 +7,6 @@ import trio
 from cluster.ids import NodeId
 from cluster.membership.detector import PeerChanged
 from cluster.membership.peers import PeerState
-
-_ORDER = {PeerState.ALIVE: 0, PeerState.SUSPECT: 1, PeerState.OFFLINE: 2, PeerState.LEFT: 3}
 
 
 class MembershipView:
@@ -26,10 +24,6 @@ class MembershipView:
     def is_routable(self, node: NodeId) -> bool:
         """Whether requests are sent there at all."""
         return self.state(node) in {PeerState.ALIVE, PeerState.SUSPECT}
-
-    def preferred(self, nodes: Iterable[NodeId]) -> list[NodeId]:
-        """The nodes, this one first, then the living, then the suspects; otherwise in the order given."""
-        return sorted(nodes, key=lambda node: (_ORDER[self.state(node)], node != self._me))
 
     async def wait_changed(self) -> None:
         """Return at the next change."""
