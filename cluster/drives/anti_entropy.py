@@ -11,9 +11,9 @@ from cluster.clock import Ballot
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.hint_book import HintBook
+from cluster.drives.index_pages import IndexPages
 from cluster.drives.index_rows import HeadRow, IndexReads, unpack_bodies
 from cluster.drives.row_cache import Row
-from cluster.drives.superfluous import Superfluous
 from cluster.drives.unlearnt import UnlearntRows
 from cluster.drives.wants import WantedRows
 from cluster.ids import DataId, RowKey
@@ -67,6 +67,10 @@ class RegisterHost(Protocol):
         """Call `then` with the row; where it cannot be read, `reply` is told."""
         ...
 
+    def cached(self, key: RowKey) -> Row | None:
+        """The row, if it is at hand."""
+        ...
+
     def write(self, key: RowKey, row: Row, write: Write) -> None:
         """Put a decided state into the filling batch."""
         ...
@@ -105,7 +109,7 @@ class AntiEntropy:
         self.unlearnt = UnlearntRows()
         self._walked_to = RowKey(b"")  # looking for rows that were not learnt
         self.hints = HintBook(commits, reads)
-        self._superfluous = Superfluous(acceptor.control, reads, host.discard)
+        self._pages = IndexPages(acceptor.control, reads, host.discard)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
         self._forgotten = commits.durable  # no purge that is not in `_purged` came later
 
@@ -140,10 +144,10 @@ class AntiEntropy:
                 if self._acceptor.raise_floor(request.floor):
                     self._put_floor()
                 self.answer_durable(self._commits.newest, reply, Done())
-            case Hints() | Known():
+            case Hints():
                 self.hints.show(request, reply)
-            case Unreferenced() | StrayParts():
-                self._superfluous.show(request, reply)
+            case Unreferenced() | StrayParts() | Known():
+                self._pages.show(request, reply)
             case Discard():
                 self._host.discard(set(request.data))
                 self.answer_durable(self._commits.newest, reply, Done())
@@ -161,8 +165,9 @@ class AntiEntropy:
     def _first_wanted(self, request: Wanted) -> list[Want]:
         """Without rows of dead buckets: nobody has them any more, and they would fill the room for others."""
         dead, wanted = self._acceptor.control.dead, []
-        some = self.wants.first(request) or self.unlearnt.due(request, trio.current_time())
-        for want in some:
+        # Half of the room for each, so that neither starves the other.
+        asked = self.unlearnt.due(request, request.limit // 2, trio.current_time())
+        for want in asked + self.wants.first(request, request.limit - len(asked)):
             if bucket_of(want.row) in dead:
                 self.wants.drop(want.row)
                 self.unlearnt.drop(want.row)
@@ -176,9 +181,16 @@ class AntiEntropy:
         rows = await self._reads.run(lambda index: index.flags_from(start, None, _ROWS_WALKED))
         now = trio.current_time()
         for row, ballot, flags in rows:
-            if not flags & CHOSEN and row not in self.unlearnt:
+            if not flags & CHOSEN and row not in self.unlearnt and self._is_newest(row, ballot):
                 self.unlearnt.note(row, ballot, now)
         self._walked_to = RowKey(rows[-1][0] + b"\0") if len(rows) == _ROWS_WALKED else RowKey(b"")
+
+    def _is_newest(self, key: RowKey, ballot: Ballot) -> bool:
+        """Whether a stored row that was not learnt is what it is now: what is about to be durable is in the cache."""
+        row = self._host.cached(key)
+        if row is None or row.register is None:
+            return row is None
+        return row.register.ballot == ballot and not row.register.chosen
 
     # -- have and purge: several rows at once
 
@@ -242,6 +254,8 @@ class AntiEntropy:
             self._host.choose(request.row, row, decision)
             self.answer_durable(row.kept, reply, Done())
         else:
+            if row.register is not None and row.register.chosen:
+                self.unlearnt.drop(request.row)
             self._host.when_shown(row.seq, reply, decision)
 
     # -- sync

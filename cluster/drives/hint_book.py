@@ -8,7 +8,7 @@ from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import IndexReads
 from cluster.ids import RowKey
-from cluster.register.anti_entropy import DropHints, Hints, Known, RowAt, RowPage
+from cluster.register.anti_entropy import DropHints, Hints, RowAt, RowPage
 from cluster.register.messages import CHOSEN, Done, Failed, Reply
 
 ReplyTo = Callable[[Reply], None]
@@ -29,8 +29,8 @@ class HintBook:
         if self._dropping:
             self._noted.add(row)
 
-    def show(self, request: Hints | Known, reply: ReplyTo) -> None:
-        """A page of rows that one drive missed, or may have missed."""
+    def show(self, request: Hints, reply: ReplyTo) -> None:
+        """A page of rows that one drive missed."""
 
         def landed(page: RowPage | None, error: str) -> None:
             reply(Failed(error) if page is None else page)
@@ -63,19 +63,7 @@ class HintBook:
         self._reads.submit(lambda index: index.hints_of(stored), landed)
 
 
-def _find(request: Hints | Known, index: IndexReads) -> RowPage:
-    return (
-        _find_known(request, index) if isinstance(request, Known) else _find_hints(request, index)
-    )
-
-
-def _find_known(request: Known, index: IndexReads) -> RowPage:
-    found = index.flags_from(RowKey(request.after + b"\0"), request.stop, request.limit)
-    chosen = [RowAt(row, ballot) for row, ballot, flags in found if flags & CHOSEN]
-    return RowPage(chosen, found[-1][0] if len(found) == request.limit else None)
-
-
-def _find_hints(request: Hints, index: IndexReads) -> RowPage:
+def _find(request: Hints, index: IndexReads) -> RowPage:
     noted = index.hints_after(request.after, request.stop, request.limit)
     missed = [row for row, bitmap in noted if bitmap >> request.position & 1]
     heads = index.heads(missed)

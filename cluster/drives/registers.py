@@ -87,14 +87,14 @@ class Registers:
             self.notes,
             now_ms=now_ms,
             grace_ms=grace_ms,
-            forget=self._cache.drop,
+            forget=self._drop_row,
             with_body=self._with_body,
         )
         self.dead_buckets = DeadBuckets(
             acceptor.control,
             commits,
             reads,
-            forget=self._cache.drop,
+            forget=self._drop_row,
             discard=self._leftovers.discard,
             notes=self.notes,
         )
@@ -132,6 +132,12 @@ class Registers:
     def cached(self, key: RowKey) -> Row | None:
         """The row, if it is at hand."""
         return self._cache.get(key)
+
+    def _drop_row(self, key: RowKey) -> None:
+        """A row that is being deleted is not known, wanted or asked about any more."""
+        self._cache.drop(key)
+        self._anti_entropy.wants.drop(key)
+        self._anti_entropy.unlearnt.drop(key)
 
     def new_body(self) -> int:
         """A rowid for a body row."""

@@ -1,4 +1,4 @@
-"""Rows that a drive has accepted, and of which no LEARN came: whether they were chosen is for a quorum to say. Pure.
+"""Rows that a drive has accepted, and of which no LEARN came: whether they were chosen is for a quorum to say. No I/O.
 
 Nobody hints at them: a coordinator that died between ACCEPT and LEARN told no drive who has missed them. Bounded, and in
 memory alone: what does not fit, or was accepted in another life of the drive, is found again by a walk over the index.
@@ -32,11 +32,11 @@ class UnlearntRows:
     def __contains__(self, row: RowKey) -> bool:
         return row in self._rows
 
-    def due(self, request: Wanted, now: float) -> list[Want]:
+    def due(self, request: Wanted, limit: int, now: float) -> list[Want]:
         """Those that have waited long enough, and will wait as long again."""
         found: list[Want] = []
         for row, (since, ballot) in self._rows.items():
-            if len(found) == request.limit or now < since + PATIENCE_SECONDS:
+            if len(found) == limit or now < since + PATIENCE_SECONDS:
                 break
             if request.covers(row):
                 found.append(Want(row, ballot, chosen=False))

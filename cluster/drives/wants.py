@@ -1,4 +1,4 @@
-"""What a drive knows that it lacks: rows that are corrupt, and rows of which it missed a chosen state. Pure.
+"""What a drive knows that it lacks: rows that are corrupt, and rows of which it missed a chosen state. No I/O.
 
 Bounded, and in memory alone: a corrupt row is found again whenever it is read, and what was missed stands as a durable
 hint on those who did not miss it.
@@ -40,10 +40,10 @@ class WantedRows:
         """The row is no more."""
         self._rows.pop(row, None)
 
-    def first(self, request: Wanted) -> list[Want]:
+    def first(self, request: Wanted, limit: int) -> list[Want]:
         """Those that were noted first; whoever asks again sees the others first."""
         asked = (item for item in self._rows.items() if request.covers(item[0]))
-        some = list(islice(asked, request.limit))
+        some = list(islice(asked, limit))
         for row, ballot in some:  # what cannot be had must not stand in the way of the rest
             del self._rows[row]
             self._rows[row] = ballot

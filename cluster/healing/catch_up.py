@@ -75,7 +75,7 @@ async def pass_hints(
 
 
 async def compare(
-    copier: Copier, drive: Drive, peer: Drive, after: RowKey | None
+    copier: Copier, drive: Drive, peer: Drive, after: RowKey | None = None
 ) -> tuple[int, RowKey | None]:
     """Some of what a peer knows to be chosen, the next rows at every call: what the drive lacks it wants from then on.
 
@@ -87,7 +87,7 @@ async def compare(
     request = Known(after=start if after is None else after, stop=stop, limit=limit, epoch=epoch)
     page = await copier.ask(peer, request)
     if not isinstance(page, RowPage):
-        return 0, None  # another peer is next
+        return 0, after
     has = await _confront(copier, drive, page.rows, epoch)
     return (0, after) if has is None else (len(page.rows) - len(has), page.next)
 

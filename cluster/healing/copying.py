@@ -92,7 +92,7 @@ class Copier:
         drive wants it no more. Without that nothing may follow from it: the row may be about to be chosen.
         """
         # In this order: what the drive purges after the first answer makes it refuse what came with the second.
-        wants = await self.wants(target, 1)
+        wants = await self.wants(target, 0)
         if wants is None:
             return False
         epoch = self.epoch
@@ -110,14 +110,14 @@ class Copier:
         A drive that does not hear of it asks again.
         """
         ref = healing_ref(row, self.set_id)
-        if (await self.table.read(ref)).ballot > ballot:
+        if (await self.table.read(ref)).ballot >= ballot:
             await self.install_chosen(target, row)
-        else:  # a fresh ballot finds it or outranks it, and tells who misses it
+        else:  # a fresh ballot finds it, or outranks it
             await self.table.confirm(ref, rewrite=True)
 
     async def pass_on(self, source: Drive, target: Drive, row: RowKey) -> bool:
         """Give a drive what another knows to be chosen, though a quorum may have forgotten it. Raises ClusterError."""
-        wants = await self.wants(target, 1)
+        wants = await self.wants(target, 0)
         if wants is None:
             return False
         epoch = self.epoch

@@ -6,7 +6,7 @@ import attrs
 import msgspec
 
 from cluster.clock import Ballot
-from cluster.drives.drive import Drive
+from cluster.drives.drive import ANSWERING, Drive
 from cluster.healing.copying import Copier, for_each
 from cluster.healing.settings import ANY_BUCKET_EPOCH, is_settled, span_of
 from cluster.ids import RowKey
@@ -76,6 +76,8 @@ async def purge(
     members = copier.table.members_of(copier.set_id)
     if layout.epoch != members.epoch or not is_settled(layout, copier.set_id):
         return Purged(next=start)
+    if any(drive.state not in ANSWERING for drive in members.drives):
+        return Purged(next=start)  # for months, perhaps
     settings = copier.settings
     page = await copier.ask(
         own,

@@ -54,7 +54,8 @@ class Healing:
         self._purged_to: dict[tuple[DriveId, int], RowKey | None] = {}
         self._hinted_to: dict[tuple[DriveId, int], dict[DriveId, RowKey]] = {}
         self._looked_to: dict[tuple[DriveId, int], DataId | None] = {}
-        self._compared_to: dict[tuple[DriveId, int], tuple[int, RowKey | None]] = {}
+        self._compared_to: dict[tuple[DriveId, int, DriveId], RowKey | None] = {}
+        self._rounds = 0
         self._parts_to: dict[tuple[DriveId, int], RowKey | None] = {}
 
     async def run(self) -> None:
@@ -94,6 +95,7 @@ class Healing:
 
     async def _forget(self) -> None:
         layout = self._agreement.current
+        self._rounds += 1
         for set_id, drive in self._sets():
             copier = Copier(self._table, set_id, self._settings)
             if drive.state in VOTING:
@@ -110,7 +112,7 @@ class Healing:
                 await self._purge(copier, layout, drive)
 
     async def _purge(self, copier: Copier, layout: Layout, drive: Drive) -> None:
-        """The first drive of a set is enough, but for what it has forgotten, and its message did not reach another."""
+        """The first drive of a set does it for all. What it has forgotten, and others were not told to, is left to these: later."""
         key, after_ms = (drive.drive_id, copier.set_id), self._settings.purge_after_ms
         if not self._is_first(layout, copier.set_id, drive.drive_id):
             after_ms *= 2
@@ -119,12 +121,14 @@ class Healing:
         self._purged_to[key] = done.next
 
     async def _compare(self, copier: Copier, drive: Drive) -> None:
-        """With one peer after the other."""
-        peers, key = self._peers(copier.set_id, drive), (drive.drive_id, copier.set_id)
-        number, after = self._compared_to.get(key, (0, None))
+        """With another peer in each round."""
+        peers = self._peers(copier.set_id, drive)
         if peers:
-            _, after = await compare(copier, drive, peers[number % len(peers)], after)
-            self._compared_to[key] = (number if after is not None else number + 1, after)
+            peer = peers[self._rounds % len(peers)]
+            key = (drive.drive_id, copier.set_id, peer.drive_id)
+            _, self._compared_to[key] = await compare(
+                copier, drive, peer, self._compared_to.get(key)
+            )
 
     def _peers(self, set_id: int, drive: Drive) -> list[Drive]:
         members = self._table.members_of(set_id).drives

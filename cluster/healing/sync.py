@@ -94,7 +94,7 @@ async def _pull(
     epoch, settings = copier.epoch, copier.settings
     if epoch < progress.since:
         return None  # a source that has not adopted that epoch may still accept what we do not see
-    wants = await copier.wants(drive, 1)
+    wants = await copier.wants(drive, 0)
     if wants is None:
         return None
     request = Sync(

@@ -140,10 +140,12 @@ class Acceptor:
         return self.gate_vote(epoch) or self._gate_bucket(row, bucket_epoch)
 
     def _gate_bucket(self, row: RowKey, bucket_epoch: int) -> Reply | None:
+        """A bucket that is gone takes nothing at any epoch: its rows are swept once."""
         fences = self.control.fences
         if fences:
-            fence = fences.get(bucket_of(row))
-            if fence is not None and bucket_epoch < fence:
+            bucket = bucket_of(row)
+            fence = fences.get(bucket)
+            if fence is not None and (bucket_epoch < fence or bucket in self.control.dead):
                 return StaleBucket(fence)
         return None
 

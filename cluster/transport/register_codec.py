@@ -32,6 +32,7 @@ from cluster.register.anti_entropy import (
     SyncRow,
     Unneeded,
     Want,
+    Wanted,
     Wants,
 )
 from cluster.register.keys import is_part
@@ -176,7 +177,8 @@ def unpack_request(twin: Any) -> Request:
     elif hasattr(request, "row"):
         _check_row(request.row)
     limit = getattr(request, "limit", 1)
-    if not 0 < limit <= MAX_PAGE_ROWS:
+    least = 0 if isinstance(request, Wanted) else 1  # whoever wants to know a version alone
+    if not least <= limit <= MAX_PAGE_ROWS:
         raise WireError(f"a page of {limit} rows")
     if isinstance(request, Sync) and not 0 < request.max_bytes <= MAX_SYNC_BYTES:
         raise WireError(f"a page of {request.max_bytes} bytes")

@@ -359,8 +359,8 @@ async def test_floor_and_fences_come_along(bench):
             FenceAt(BUCKET, 2, False),
             FenceAt(BucketId(DEAD[:16]), 3, True),
         ]
-        assert (await expect(drive, prepare(floor, DEAD, bucket_epoch=3), Nack)).low >= floor
         other = object_row(BucketId(b"y" * 16), b"key")
+        assert (await expect(drive, prepare(floor, other), Nack)).low >= floor
         for step, request in (
             (3, prepare(at(bench, 3), other)),
             (5, accept(at(bench, 5), live(at(bench, 5)), other)),

@@ -1,9 +1,11 @@
 """What every drive promises about data that only looks superfluous: it stays while a chosen state refers to it."""
 
+import attrs
 import trio
 import xxhash
 from msgspec.structs import replace
 
+from cluster.drives import unlearnt
 from cluster.ids import BucketId, RowKey, UploadId
 from cluster.register.anti_entropy import (
     Hints,
@@ -16,7 +18,7 @@ from cluster.register.anti_entropy import (
     Wants,
 )
 from cluster.register.keys import object_row, part_row
-from cluster.register.messages import Accepted, Done, Fence, Learn, Value
+from cluster.register.messages import Accepted, Done, Fence, Learn, StaleBucket, Value
 from cluster.register.records import (
     BOTTOM,
     BodyId,
@@ -36,6 +38,7 @@ from tests.contracts.benches import (
     header,
     learn,
     live,
+    prepare,
     query,
     stage,
     stored,
@@ -149,6 +152,35 @@ async def test_what_others_missed_of_a_row_is_forgotten_with_the_row(bench):
         await until_hinted(drive, expected=True)
         await expect(drive, Fence(bucket=BUCKET, bucket_epoch=2, dead=True), Done)
         await until_hinted(drive, expected=False)
+
+
+async def test_rows_that_go_with_their_upload_are_not_asked_about(bench, monkeypatch):
+    """They were accepted and not learnt; whoever settled them would bring them back, empty."""
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        await expect(drive, accept(first, uploading(first, UPLOAD)), Accepted)
+        await expect(drive, learn(first), Done)
+        shard = header(1, first)
+        await expect(drive, accept(first, stored(first, shard), PART_ROW), Accepted)
+        done = KeyState(done=(Completed(UPLOAD, second, "v"),))
+        await expect(drive, accept(second, done, base=first), Accepted)
+        await expect(drive, learn(second), Done)
+        with trio.fail_after(20):
+            while (await expect(drive, query(PART_ROW), Value)).register != BOTTOM:
+                await trio.sleep(0.01)
+                await drive.collect()
+        monkeypatch.setattr(unlearnt, "PATIENCE_SECONDS", 0.0)
+        assert (await expect(drive, Wanted(limit=10, epoch=1), Wants)).rows == []
+
+
+async def test_a_bucket_that_is_gone_takes_nothing_at_whatever_epoch(bench):
+    """Whoever settles or repairs a row names no epoch of its bucket; once swept, nobody would sweep it again."""
+    ballot = at(bench, 1)
+    async with bench.open() as drive:
+        await expect(drive, Fence(bucket=BUCKET, bucket_epoch=2, dead=True), Done)
+        late = attrs.evolve(accept(ballot, live(ballot)), bucket_epoch=1 << 62)
+        assert await ask(drive, late) == StaleBucket(2)
+        assert await ask(drive, prepare(ballot, bucket_epoch=1 << 62)) == StaleBucket(2)
 
 
 # -- parts whose upload is closed, and that stayed

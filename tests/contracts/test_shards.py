@@ -246,7 +246,7 @@ async def test_a_dead_bucket_takes_its_rows_and_data_along(bench):
         await expect(drive, attrs.evolve(fence, dead=True), Done)
         bench.crash()
     async with bench.open() as drive:
-        everything = Scan(start=RowKey(BUCKET), stop=None, limit=10, epoch=1, bucket_epoch=2)
+        everything = Scan(start=RowKey(b""), stop=None, limit=10, epoch=1, bucket_epoch=2)
 
         async def is_gone():
             await drive.collect()

@@ -262,7 +262,7 @@ def test_a_row_of_a_page_that_cannot_be_one_is_refused(row):
         Sync(start=ROW, stop=None, limit=0, max_bytes=1, epoch=1),
         Sync(start=ROW, stop=None, limit=1, max_bytes=0, epoch=1),
         Sync(start=ROW, stop=None, limit=1, max_bytes=1 << 30, epoch=1),
-        Wanted(limit=0, epoch=1),
+        Wanted(limit=-1, epoch=1),
         Unreferenced(after=DataId(b""), before=DataId(bytes(16)), limit=1, epoch=1),
         Unreferenced(after=DataId(bytes(16)), before=DataId(bytes(16)), limit=0, epoch=1),
         Discard(data=[DataId(b"short")], epoch=1),

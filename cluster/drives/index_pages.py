@@ -1,4 +1,4 @@
-"""What a drive holds and probably nobody needs: shards to which no row refers, rows of parts whose upload is closed.
+"""What a drive shows of its index, for healing to judge: shards to which no row refers, parts whose upload is closed, chosen rows.
 
 Early looks at stored rows: whoever collects asks for the chosen state besides.
 """
@@ -14,6 +14,7 @@ from cluster.drives.index_rows import HeadRow, IndexReads
 from cluster.ids import DataId, RowKey, UploadId
 from cluster.register.acceptor import Control
 from cluster.register.anti_entropy import (
+    Known,
     RowAt,
     RowPage,
     ShardPage,
@@ -30,15 +31,15 @@ BUCKETS_AT_A_TIME = 64
 ReplyTo = Callable[[Reply], None]
 
 
-class Superfluous:
-    """Pages of it. What belongs to dead buckets is left out: data are discarded on the way, rows are swept."""
+class IndexPages:
+    """One page at a time. What belongs to dead buckets is left out: data are discarded on the way, rows are swept."""
 
     def __init__(
         self, control: Control, reads: GroupRead, discard: Callable[[set[DataId]], None]
     ) -> None:
         self._control, self._reads, self._discard = control, reads, discard
 
-    def show(self, request: Unreferenced | StrayParts, reply: ReplyTo) -> None:
+    def show(self, request: Unreferenced | StrayParts | Known, reply: ReplyTo) -> None:
         """Answer when the index has been read."""
 
         def landed(page: ShardPage | RowPage | None, error: str) -> None:
@@ -55,9 +56,11 @@ class Superfluous:
         return ShardPage([s for s in page.shards if s.data_id not in gone], page.next)
 
 
-def _find(request: Unreferenced | StrayParts, index: IndexReads) -> ShardPage | RowPage:
+def _find(request: Unreferenced | StrayParts | Known, index: IndexReads) -> ShardPage | RowPage:
     if isinstance(request, StrayParts):
         return _find_stray_parts(request, index)
+    if isinstance(request, Known):
+        return _find_known(request, index)
     return _find_unreferenced(request, index)
 
 
@@ -85,6 +88,12 @@ def _find_stray_parts(request: StrayParts, index: IndexReads) -> RowPage:
         if part_upload(head.row) not in still_open.get(owner_row(head.row), ())
     ]
     return RowPage(strays, following)
+
+
+def _find_known(request: Known, index: IndexReads) -> RowPage:
+    found = index.flags_from(RowKey(request.after + b"\0"), request.stop, request.limit)
+    chosen = [RowAt(row, ballot) for row, ballot, flags in found if flags & CHOSEN]
+    return RowPage(chosen, found[-1][0] if len(found) == request.limit else None)
 
 
 def _part_heads(request: StrayParts, index: IndexReads) -> tuple[list[HeadRow], RowKey | None]:
