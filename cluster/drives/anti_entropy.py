@@ -166,7 +166,7 @@ class AntiEntropy:
         """Without rows of dead buckets: nobody has them any more, and they would fill the room for others."""
         dead, wanted = self._acceptor.control.dead, []
         # Half of the room for each, so that neither starves the other.
-        asked = self.unlearnt.due(request, request.limit // 2, trio.current_time())
+        asked = self.unlearnt.due(request, (request.limit + 1) // 2, trio.current_time())
         for want in asked + self.wants.first(request, request.limit - len(asked)):
             if bucket_of(want.row) in dead:
                 self.wants.drop(want.row)

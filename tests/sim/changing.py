@@ -188,6 +188,9 @@ class ChangingWorld(ClusterWorld):
     async def put_another(self, place, old):
         """Another drive at the place of this one."""
         layout = self.newest_layout
+        if any(seat.drive == old for seat in layout.system_next):  # of which all have to come
+            await self.change("cancel-system", cancel_system_change)
+            return
         if any(seat.drive == old for seat in layout.system):
             size = len(layout.system)
             await self.change("free", lambda now: begin_system_change(now, size, avoid=[old]))
@@ -295,6 +298,7 @@ async def scenario(rng, trace, *, mutate=None):
             await world.settle()
             async with trio.open_nursery() as operator:
                 operator.start_soon(world.finish)
+                operator.start_soon(world.collect)
                 await world.until_whole()
                 operator.cancel_scope.cancel()
             await trio.sleep(4)
