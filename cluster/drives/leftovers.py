@@ -45,8 +45,9 @@ class Leftovers:
                 removed.update(applied.removed)
             self.discard(removed - referred)
             for body, rowid, upload in row.list_bodies:
-                # The state that left it out was buried, or the one that brought it.
-                if body in row.bodies or upload in still_open:
+                if row.bodies.get(body) == rowid:
+                    continue  # the state that left it out was buried
+                if body in row.bodies or upload in still_open:  # or the one that brought it
                     self._commits.batch.drop_bodies.add(rowid)
                 else:
                     self._collect_list(rowid, referred, key, upload)

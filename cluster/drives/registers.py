@@ -48,7 +48,7 @@ from cluster.register.messages import (
     ScanUploads,
     Value,
 )
-from cluster.register.records import BOTTOM, BodyId, KeyState, Register
+from cluster.register.records import BOTTOM, BodyId, KeyState, Register, encode_state
 
 ReplyTo = Callable[[Reply], None]
 _LOST = Failed("the drive failed before the write was durable")
@@ -289,15 +289,8 @@ class Registers:
         commits, batch = self._commits, self._commits.batch
         old = row.register.state if row.register is not None else BOTTOM.state
         state, message = write.register.state, write.message
-        lists = {v.body.id: v.upload_id for v in old.versions if v.body and v.body.count}
-        for body in write.drop_bodies:
-            rowid = row.bodies.pop(body)
-            row.data.pop(body, None)
-            if body in lists:
-                # It names data that is collectable once the new state is chosen.
-                row.list_bodies += ((body, rowid, lists[body]),)
-            elif batch.bodies.pop(rowid, None) is None:
-                batch.drop_bodies.add(rowid)
+        if write.drop_bodies:
+            self._drop_bodies(row, old, write)
         for version in state.versions:
             if version.body is not None and version.body.id not in row.bodies:
                 data = message.bodies[version.body.id]
@@ -311,6 +304,8 @@ class Registers:
         row.register = write.register
         row.seq = commits.seq
         row.superseded += write.superseded
+        if write.register.chosen:
+            self._drop_lists(row, state)
         encoded = message.encoded
         batch.heads[key] = HeadRow(
             key,
@@ -340,6 +335,30 @@ class Registers:
         self._cache.put(key, row)
         commits.touch()
 
+    def _drop_bodies(self, row: Row, old: KeyState, write: Write) -> None:
+        """What the new state does not have. A part list stays with the row until that is chosen: it names data that is collectable then."""
+        batch, now_known = self._commits.batch, old.body_ids()
+        lists = {v.body.id: v.upload_id for v in old.versions if v.body and v.body.count}
+        for body in write.drop_bodies:
+            if body in lists:
+                row.list_bodies += ((body, row.bodies[body], lists[body]),)
+            elif body in now_known:
+                rowid = row.bodies.pop(body)
+                row.data.pop(body, None)
+                if batch.bodies.pop(rowid, None) is None:
+                    batch.drop_bodies.add(rowid)
+
+    def _drop_lists(self, row: Row, chosen: KeyState) -> bool:
+        """Part lists that stayed, and that the chosen state does not have. Of one from another life of the drive no data is collected: that is an orphan's."""
+        left = row.bodies.keys() - chosen.body_ids()
+        noted = {rowid for _, rowid, _ in row.list_bodies}
+        for body in left:
+            rowid = row.bodies.pop(body)
+            row.data.pop(body, None)
+            if rowid not in noted:
+                self._commits.batch.drop_bodies.add(rowid)
+        return bool(left)
+
     def _note_uploads(self, key: RowKey, row: Row, old: KeyState, new: KeyState) -> None:
         if old.uploads == new.uploads:
             return
@@ -362,10 +381,13 @@ class Registers:
 
     def choose(self, key: RowKey, row: Row, decision: Chosen) -> None:
         """Set a row's chosen flag, and note what that makes superfluous."""
-        batch = self._commits.batch
-        row.register = decision.register
+        batch, register = self._commits.batch, decision.register
+        row.register = register
         head = batch.heads.get(key)
-        if head is not None:
+        if self._drop_lists(row, register.state):
+            encoded, bodies = encode_state(register.state), pack_bodies(row.bodies.items())
+            batch.heads[key] = HeadRow(key, register.ballot, _flags(register), encoded, bodies)
+        elif head is not None:
             batch.heads[key] = attrs.evolve(head, flags=head.flags | CHOSEN)
         else:
             batch.chosen.add(key)

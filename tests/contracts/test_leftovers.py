@@ -1,6 +1,7 @@
 """What every drive promises about data that only looks superfluous: it stays while a chosen state refers to it."""
 
 import attrs
+import pytest
 import trio
 import xxhash
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ from tests.contracts.benches import (
     BUCKET,
     GRACE_MS,
     ROW,
+    MemoryBench,
     accept,
     ask,
     at,
@@ -181,6 +183,26 @@ async def test_a_bucket_that_is_gone_takes_nothing_at_whatever_epoch(bench):
         late = attrs.evolve(accept(ballot, live(ballot)), bucket_epoch=1 << 62)
         assert await ask(drive, late) == StaleBucket(2)
         assert await ask(drive, prepare(ballot, bucket_epoch=1 << 62)) == StaleBucket(2)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_a_part_list_goes_with_the_state_that_had_it(crashes):
+    """Also when the drive restarts between ACCEPT and LEARN; its data then are an orphan's, for an upload may be open again."""
+    bench = MemoryBench()
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        made, bodies = listed(first, stored(first, header(1, first)).versions[0].parts[0])
+        await expect(drive, accept(first, KeyState(versions=(made,)), bodies=bodies), Accepted)
+        await expect(drive, learn(first), Done)
+        await expect(drive, accept(second, tombstone(second), base=first), Accepted)
+        assert drive.platter.index._bodies
+        if crashes:
+            bench.crash()
+        await expect(drive, learn(second), Done)
+        with trio.fail_after(20):
+            while drive.platter.index._bodies:
+                await trio.sleep(0.01)
+                await drive.collect()
 
 
 # -- parts whose upload is closed, and that stayed
