@@ -134,10 +134,11 @@ class Registers:
         return self._cache.get(key)
 
     def _drop_row(self, key: RowKey) -> None:
-        """A row that is being deleted is not known, wanted or asked about any more."""
-        self._cache.drop(key)
+        """A row that the filling batch deletes is not wanted or asked about any more."""
         self._anti_entropy.wants.drop(key)
         self._anti_entropy.unlearnt.drop(key)
+        # Kept until that is durable: the index still has the old row, and would be believed.
+        self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
 
     def new_body(self) -> int:
         """A rowid for a body row."""
@@ -407,10 +408,7 @@ class Registers:
         for rowid in row.bodies.values():
             if batch.bodies.pop(rowid, None) is None:
                 batch.drop_bodies.add(rowid)
-        self._anti_entropy.wants.drop(key)
-        self._anti_entropy.unlearnt.drop(key)
-        # Kept until that is durable: the index still has the old row, and would be believed.
-        self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
+        self._drop_row(key)
         self._commits.touch()
 
     def discard(self, data: set[DataId]) -> None:
