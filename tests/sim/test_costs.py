@@ -105,7 +105,9 @@ def test_round_trips_and_waits_are_what_the_protocol_says(seed):
     found = costs(every_operation, seed)
     for name, (trips, waits) in EXPECTED.items():
         least = trips * TRIP + waits * COMMIT
-        assert least - 1e-6 <= found[name] <= least + 2 * COMMIT, (name, found[name], least)
+        # A commit takes half as long, or half as long again, by chance.
+        shortest = least - waits * COMMIT / 2
+        assert shortest - 1e-6 <= found[name] <= least + 2 * COMMIT, (name, found[name], least)
 
 
 WRITE = {

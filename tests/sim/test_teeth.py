@@ -9,7 +9,7 @@ from cluster.drives.leftovers import Leftovers
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.drives.registers import Registers
 from cluster.drives.remote_node import RemoteNode
-from cluster.healing import service
+from cluster.healing import purge, service
 from cluster.healing.copying import Copier
 from cluster.healing.orphans import Collected
 from cluster.healing.stray_parts import Dropped
@@ -74,6 +74,7 @@ def test_a_tombstone_that_goes_before_all_hold_it(monkeypatch):
 
     simulate(deleted_while_a_node_is_away, seed=1)
     monkeypatch.setattr(Copier, "ask_each", take_silence_for_yes)
+    monkeypatch.setattr(purge, "ANSWERING", frozenset(DriveState))
     find_violation(deleted_while_a_node_is_away, [1], "I9")
 
 
