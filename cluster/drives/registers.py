@@ -305,7 +305,7 @@ class Registers:
         row.register = write.register
         row.seq = commits.seq
         row.superseded += write.superseded
-        if write.register.chosen:
+        if row.keeps_lists and write.register.chosen:
             self._drop_lists(row, state)
         encoded = message.encoded
         batch.heads[key] = HeadRow(
@@ -342,6 +342,7 @@ class Registers:
         lists = {v.body.id: v.upload_id for v in old.versions if v.body and v.body.count}
         for body in write.drop_bodies:
             if body in lists:
+                row.keeps_lists = True
                 row.list_bodies += ((body, row.bodies[body], lists[body]),)
             elif body in now_known:
                 rowid = row.bodies.pop(body)
@@ -353,6 +354,7 @@ class Registers:
         """Part lists that stayed, and that the chosen state does not have. Of one from another life of the drive no data is collected: that is an orphan's."""
         left = row.bodies.keys() - chosen.body_ids()
         noted = {rowid for _, rowid, _ in row.list_bodies}
+        row.keeps_lists = False
         for body in left:
             rowid = row.bodies.pop(body)
             row.data.pop(body, None)
@@ -385,7 +387,7 @@ class Registers:
         batch, register = self._commits.batch, decision.register
         row.register = register
         head = batch.heads.get(key)
-        if self._drop_lists(row, register.state):
+        if row.keeps_lists and self._drop_lists(row, register.state):
             encoded, bodies = encode_state(register.state), pack_bodies(row.bodies.items())
             batch.heads[key] = HeadRow(key, register.ballot, _flags(register), encoded, bodies)
         elif head is not None:

@@ -23,6 +23,7 @@ class Row:
         "closed",
         "cost",
         "data",
+        "keeps_lists",
         "kept",
         "list_bodies",
         "missed",
@@ -44,6 +45,7 @@ class Row:
         self.superseded: tuple[DataId, ...] = ()
         # Part lists that name superfluous data, their rowids, and the uploads that made them:
         self.list_bodies: tuple[tuple[BodyId, int, UploadId | None], ...] = ()
+        self.keeps_lists = False  # of a state before: until this one is chosen
         self.closed: tuple[UploadId, ...] = ()
         self.missed = False  # states between the last chosen one here and this one were missed
 
@@ -108,5 +110,6 @@ def decode_row(head: HeadRow | None) -> Row:
     if not register.chosen:
         # What it made superfluous was forgotten with the cached row: its own memory says enough.
         row.missed = True
+        row.keeps_lists = len(bodies) > len(state.body_ids())
         row.closed = tuple(done.upload_id for done in state.done)
     return row
