@@ -87,8 +87,10 @@ class Agreement:
         async with self._one_at_a_time:
             if not self._is_news(layout):
                 return False
-            # Durable before it is in force here: a drive never goes back, also over a crash.
-            await self._keep_everywhere(layout, encode_layout(layout))
+            # Durable before it is in force here: a drive never goes back, also over a crash. Whoever is cancelled in
+            # between would leave drives that refuse what the node goes by.
+            with trio.CancelScope(shield=True):  # for KEEP_SECONDS at most
+                await self._keep_everywhere(layout, encode_layout(layout))
             self._take(layout)
         return True
 

@@ -203,3 +203,16 @@ async def test_a_newer_layout_on_its_way_to_a_drive_is_not_overtaken(autojump_cl
         await w.drives[0].layout.keep(4, b"4")
         w.drives[0].crash()
         assert (w.drives[0].layout.epoch, w.drives[0].layout.data) == (4, b"4")
+
+
+async def test_whoever_is_cancelled_leaves_no_drive_ahead_of_its_node(autojump_clock):
+    """Its drives would refuse what the node goes by, and nobody would fetch the newer one."""
+    async with world() as w:
+        one, _ = w.nodes[0]
+        changed = add_node(LAYOUT, FOURTH)
+        w.drives[0].faults.commit_seconds = 0.4
+        with trio.move_on_after(0.001):
+            await one.adopt(encode_layout(changed))
+        await trio.sleep(1)
+        assert one.current == changed
+        assert w.drives[0].layout.epoch == changed.epoch
