@@ -161,9 +161,9 @@ class Core:
         """Of every drive that has a place, by set and position, wherever it is, then of others of this node. All are asked at once."""
         layout, own = self.layout, self._own()
         places = [
-            (set_id, number, self.roster.drive(position.seat, set_id, number))
-            for set_id, positions in ((s.set_id, s.positions) for s in layout.sets)
-            for number, position in enumerate(positions)
+            (some.set_id, number, self.roster.drive(position.seat, some.set_id, number))
+            for some in layout.sets
+            for number, position in enumerate(some.positions)
         ]
         placed = {drive.drive_id for _, _, drive in places}
         places += [(0, 0, drive) for drive_id, drive in own.items() if drive_id not in placed]

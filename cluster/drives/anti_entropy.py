@@ -19,6 +19,7 @@ from cluster.drives.wants import WantedRows
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import CORRUPT, Acceptor, Chosen, Write
 from cluster.register.anti_entropy import (
+    FIRST_ROW,
     Discard,
     DropHints,
     FenceAt,
@@ -107,7 +108,7 @@ class AntiEntropy:
         self._commits, self._reads = commits, reads
         self.wants = WantedRows()
         self.unlearnt = UnlearntRows()
-        self._walked_to = RowKey(b"")  # looking for rows that were not learnt
+        self._walked_to = FIRST_ROW  # looking for rows that were not learnt
         self.hints = HintBook(commits, reads)
         self._pages = IndexPages(acceptor.control, reads, host.discard)
         self._purged: OrderedDict[RowKey, int] = OrderedDict()
@@ -183,7 +184,7 @@ class AntiEntropy:
         for row, ballot, flags in rows:
             if not flags & CHOSEN and row not in self.unlearnt and self._is_newest(row, ballot):
                 self.unlearnt.note(row, ballot, now)
-        self._walked_to = RowKey(rows[-1][0] + b"\0") if len(rows) == _ROWS_WALKED else RowKey(b"")
+        self._walked_to = RowKey(rows[-1][0] + b"\0") if len(rows) == _ROWS_WALKED else FIRST_ROW
 
     def _is_newest(self, key: RowKey, ballot: Ballot) -> bool:
         """Whether a stored row that was not learnt is what it is now: what is about to be durable is in the cache."""

@@ -326,11 +326,10 @@ class Registers:
             if write.missed:
                 row.closed += tuple(done.upload_id for done in state.done)
             self._leftovers.collect(key, row, state)
-        self._anti_entropy.wants.met(key, write.register.ballot)
-        if write.register.chosen:
             self._anti_entropy.unlearnt.drop(key)
         else:
             self._anti_entropy.unlearnt.note(key, write.register.ballot, trio.current_time())
+        self._anti_entropy.wants.met(key, write.register.ballot)
         self._cache.drop(key)
         row.cost = len(encoded) + sum(map(len, row.data.values()))
         self._cache.put(key, row)
@@ -394,10 +393,10 @@ class Registers:
             batch.heads[key] = attrs.evolve(head, flags=head.flags | CHOSEN)
         else:
             batch.chosen.add(key)
-        self._anti_entropy.wants.met(key, decision.register.ballot)
+        self._anti_entropy.wants.met(key, register.ballot)
         self._anti_entropy.unlearnt.drop(key)
         row.kept = self._commits.seq
-        self._leftovers.collect(key, row, decision.register.state)
+        self._leftovers.collect(key, row, register.state)
         self._commits.touch()
 
     def forget(self, key: RowKey, row: Row) -> None:

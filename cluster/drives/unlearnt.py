@@ -34,13 +34,12 @@ class UnlearntRows:
 
     def due(self, request: Wanted, limit: int, now: float) -> list[Want]:
         """Those that have waited long enough, and will wait as long again."""
-        found: list[Want] = []
+        found: list[tuple[RowKey, Ballot]] = []
         for row, (since, ballot) in self._rows.items():
             if len(found) == limit or now < since + PATIENCE_SECONDS:
                 break
             if request.covers(row):
-                found.append(Want(row, ballot, chosen=False))
-        for want in found:
-            assert want.ballot is not None
-            self.note(want.row, want.ballot, now)
-        return found
+                found.append((row, ballot))
+        for row, ballot in found:
+            self.note(row, ballot, now)
+        return [Want(row, ballot, chosen=False) for row, ballot in found]

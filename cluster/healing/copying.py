@@ -91,29 +91,36 @@ class Copier:
         Where a quorum does not know the row, but something was chosen at `was_chosen`, it was forgotten since, and the
         drive wants it no more. Without that nothing may follow from it: the row may be about to be chosen.
         """
-        # In this order: what the drive purges after the first answer makes it refuse what came with the second.
-        wants = await self.wants(target, 0)
-        if wants is None:
+        found = await self._find_chosen(target, row)
+        if found is None:
             return False
-        epoch = self.epoch
-        reading = await self.table.read(healing_ref(row, self.set_id), bodies=True)
-        if reading.ballot == BALLOT_ZERO:
+        if found.ballot == BALLOT_ZERO:
             if was_chosen is None:
                 return True
-            unneeded = Unneeded(rows=[RowAt(row, was_chosen)], epoch=epoch)
+            unneeded = Unneeded(rows=[RowAt(row, was_chosen)], epoch=found.epoch)
             return isinstance(await self.ask(target, unneeded), Done)
-        return await self.install(target, _chosen(row, reading, wants.version, epoch))
+        return await self.install(target, found)
 
     async def settle(self, target: Drive, row: RowKey, ballot: Ballot) -> None:
         """What a drive accepted at that ballot, and was told no more of, is chosen or buried. Raises ClusterError.
 
         A drive that does not hear of it asks again.
         """
-        ref = healing_ref(row, self.set_id)
-        if (await self.table.read(ref)).ballot >= ballot:
-            await self.install_chosen(target, row)
-        else:  # a fresh ballot finds it, or outranks it
-            await self.table.confirm(ref, rewrite=True)
+        found = await self._find_chosen(target, row)
+        if found is not None and found.ballot >= ballot:
+            await self.install(target, found)
+        elif found is not None:  # a fresh ballot finds it, or outranks it
+            await self.table.confirm(healing_ref(row, self.set_id), rewrite=True)
+
+    async def _find_chosen(self, target: Drive, row: RowKey) -> Install | None:
+        """What is chosen now, for a drive to install; None: the drive does not say how it stands. Raises ClusterError."""
+        # In this order: what the drive purges after the first answer makes it refuse what came with the second.
+        wants = await self.wants(target, 0)
+        if wants is None:
+            return None
+        epoch = self.epoch
+        reading = await self.table.read(healing_ref(row, self.set_id), bodies=True)
+        return _chosen(row, reading, wants.version, epoch)
 
     async def pass_on(self, source: Drive, target: Drive, row: RowKey) -> bool:
         """Give a drive what another knows to be chosen, though a quorum may have forgotten it. Raises ClusterError."""

@@ -8,12 +8,10 @@ from cluster.healing.copying import Copier, for_each
 from cluster.healing.settings import healing_ref
 from cluster.ids import RowKey
 from cluster.metadata.table import RegisterRef
-from cluster.register.anti_entropy import RowAt, RowPage, StrayParts, Unneeded
+from cluster.register.anti_entropy import FIRST_ROW, RowAt, RowPage, StrayParts, Unneeded
 from cluster.register.keys import owner_row, part_upload
 from cluster.register.messages import Done, Learn, Query, Value
 from cluster.register.records import BOTTOM
-
-_START = RowKey(b"")
 
 
 @attrs.frozen
@@ -32,7 +30,7 @@ async def drop_stray_parts(copier: Copier, drive: Drive, after: RowKey | None = 
     still does as long as it does not know that state for chosen: what the upload leaves behind is found by its parts.
     """
     settings, epoch = copier.settings, copier.epoch
-    start = _START if after is None else after
+    start = FIRST_ROW if after is None else after
     page = await copier.ask(drive, StrayParts(after=start, limit=settings.rows, epoch=epoch))
     if not isinstance(page, RowPage):
         return Dropped(next=after)

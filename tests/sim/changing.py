@@ -285,17 +285,9 @@ async def scenario(rng, trace, *, mutate=None):
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():
             await world.settle()
-            async with trio.open_nursery() as around:
-                for task in (
-                    world.chaos, world.operate, world.finish, world.collect, world.look, world.pass_days,
-                ):  # fmt: skip
-                    around.start_soon(task)
-                async with trio.open_nursery() as clients:
-                    for number in range(world.clients.habits.clients):
-                        clients.start_soon(world.client, None, f"client-{number}")
-                around.cancel_scope.cancel()
-            world.calm()
-            await world.settle()
+            await world.live_through(
+                world.chaos, world.operate, world.finish, world.collect, world.look, world.pass_days
+            )
             async with trio.open_nursery() as operator:
                 operator.start_soon(world.finish)
                 operator.start_soon(world.collect)

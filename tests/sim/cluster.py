@@ -214,6 +214,18 @@ class ClusterWorld(World):
             await trio.sleep(self.rng.choice(self.clients.habits.pauses))
             await self.through(self.pick(), name)
 
+    async def live_through(self, *around) -> None:
+        """All clients, with these tasks around them for as long; then everything is calm."""
+        async with trio.open_nursery() as nursery:
+            for task in around:
+                nursery.start_soon(task)
+            async with trio.open_nursery() as clients:
+                for number in range(self.clients.habits.clients):
+                    clients.start_soon(self.client, None, f"client-{number}")
+            nursery.cancel_scope.cancel()
+        self.calm()
+        await self.settle()
+
     def pick(self) -> NodeId:
         """Whom a client asks next."""
         return self.rng.choice(NODES)
@@ -345,17 +357,7 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():
             await world.settle()
-            async with trio.open_nursery() as around:
-                around.start_soon(world.chaos)
-                around.start_soon(world.collect)
-                around.start_soon(world.look)
-                around.start_soon(world.pass_days)
-                async with trio.open_nursery() as clients:
-                    for number in range(world.clients.habits.clients):
-                        clients.start_soon(world.client, None, f"client-{number}")
-                around.cancel_scope.cancel()
-            world.calm()
-            await world.settle()
+            await world.live_through(world.chaos, world.collect, world.look, world.pass_days)
             await trio.sleep(4)
             await world.check(world.processes[rng.choice(NODES)].store)
             nursery.cancel_scope.cancel()

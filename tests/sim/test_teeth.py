@@ -11,7 +11,6 @@ from cluster.drives.registers import Registers
 from cluster.drives.remote_node import RemoteNode
 from cluster.healing import purge, service
 from cluster.healing.copying import Copier
-from cluster.healing.orphans import Collected
 from cluster.healing.stray_parts import Dropped
 from cluster.objects import put, staging
 from cluster.register.acceptor import Acceptor
@@ -91,10 +90,6 @@ def test_a_drive_that_answers_though_it_has_failed(monkeypatch):
 def test_a_shard_that_nobody_owes(monkeypatch):
     monkeypatch.setattr(Acceptor, "lacks", lambda self, part: False)
     find_violation(cluster.scenario, range(20), "I17")
-
-
-async def collect_nothing(*_):
-    return Collected()
 
 
 async def drop_nothing(*_):
