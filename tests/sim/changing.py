@@ -1,4 +1,5 @@
-"""The cluster while an operator changes it: drives are replaced, moved, nodes join, leave and come back, the system set changes.
+"""The cluster while an operator changes it: drives are replaced and moved, nodes join, leave and come back, a pool is added, the
+system set changes.
 
 The old drive of a replacement may be dead, or alive, on the far side of a partition or not. Repair of shards is done by hand
 (mender.py), and one position at a time is without its data, so that whatever is lost is a bug.
@@ -15,9 +16,11 @@ from cluster.layout import SYSTEM, Node, Seat
 from cluster.topology.changes import (
     Place,
     add_node,
+    add_pool,
     begin_move,
     cancel_move,
     complete_data,
+    position_at,
     remove_node,
     replace_drive,
     switch_move,
@@ -29,11 +32,12 @@ from tests.sim.cluster import NODES, ClusterWorld, LocalFace
 from tests.sim.mender import mend
 
 GUEST = NodeId(4)
-CHANGES = ("replace", "replace", "move", "system", "cancel", "guest", "guest")
+CHANGES = ("replace", "replace", "move", "system", "cancel", "guest", "guest", "pool")
+MOST_SETS = 2
 
 
 class ChangingWorld(ClusterWorld):
-    """`drives` are those of the positions now, `hosted` all that there are."""
+    """`drives` are those of the positions now, of all sets; `hosted` all that there are."""
 
     checks_space = True
     harms_drives = False  # one after the other is lost as it is
@@ -44,7 +48,8 @@ class ChangingWorld(ClusterWorld):
         self._ids = count(100)
         super().__init__(rng, nursery, trace, mutate)
         self.drives = list(self.hosted)
-        self.oracle.members = lambda: self.drives
+        self._sets, self._newest = [self.drives], self.layout
+        self.oracle.sets = lambda: self.sets
         self.oracle.system = self.system_drives
         # Where drives come and go, what each of them held before says nothing of the one in its place.
         self.clients.acknowledged = lambda row, stamp: None
@@ -52,7 +57,11 @@ class ChangingWorld(ClusterWorld):
         self.cut_off = 0  # times that a drive was replaced while it lived on, behind a partition
 
     def node_of(self, drive):
-        return self._homes.get(drive.drive_id) or super().node_of(drive)
+        return self._homes.get(drive.drive_id) or self.first_node_of(drive)
+
+    def first_node_of(self, drive):
+        """Of a drive that was there at the start."""
+        return super().node_of(drive)
 
     async def settle(self):
         """Until every member sees every other."""
@@ -71,13 +80,13 @@ class ChangingWorld(ClusterWorld):
 
     # -- drives come and go
 
-    def add_drive(self, node, position):
+    def add_drive(self, node, place):
         """An empty one."""
         drive_id = DriveId(next(self._ids).to_bytes(16, "big"))
         self._homes[drive_id] = node
         bare = MemoryDrive(
-            drive_id, self.runtime, self._nursery, position=position, limits=self.nasty.limits,
-            grace_ms=self.nasty.grace_ms, cache_bytes=self.nasty.cache_bytes,
+            drive_id, self.runtime, self._nursery, set_id=place.set_id, position=place.position,
+            limits=self.nasty.limits, grace_ms=self.nasty.grace_ms, cache_bytes=self.nasty.cache_bytes,
         )  # fmt: skip
         drive = self.oracle.watch(bare, bare)
         self.hosted.append(drive)
@@ -95,13 +104,25 @@ class ChangingWorld(ClusterWorld):
         if process is not None:
             process.own = {i: face for i, face in process.own.items() if i != drive.drive_id}
 
-    def follow(self, layout):
-        """The drives that have the positions now."""
-        by_id = {drive.drive_id: drive for drive in self.hosted}
-        positions = layout.sets[0].positions
-        self.drives = [
-            by_id.get(p.drive, old) for p, old in zip(positions, self.drives, strict=True)
-        ]
+    @property
+    def sets(self):
+        """The drives that have the positions now; a lost one stands for its place until another has it."""
+        self.follow()
+        return self._sets
+
+    def at(self, place):
+        """The drive there."""
+        return self.sets[place.set_id][place.position]
+
+    def follow(self):
+        """The newest layout, and the drives by it."""
+        layout = self.newest_layout
+        if layout is not self._newest:
+            self._newest = layout
+            by_id = {drive.drive_id: drive for drive in (*self.drives, *self.hosted)}
+            self._sets = [[by_id[p.drive] for p in one.positions] for one in layout.sets]
+            self.drives = [drive for drives in self._sets for drive in drives]
+        return layout
 
     def system_drives(self):
         """Those of the system set."""
@@ -112,7 +133,8 @@ class ChangingWorld(ClusterWorld):
 
     @property
     def newest_layout(self):
-        return max((p.core.layout for p in self.processes.values()), key=lambda x: x.epoch)
+        known = (process.core.layout for process in self.processes.values())
+        return max((self._newest, *known), key=lambda layout: layout.epoch)
 
     async def change(self, what, change):
         """Ask some node for a change. The layout, or None where it was refused or came to nothing."""
@@ -128,14 +150,14 @@ class ChangingWorld(ClusterWorld):
                 return None
             self.trace.say("layout", layout.epoch, what)
             self.changes.append(what)
-            self.follow(layout)
+            self.follow()
             return layout
         return None
 
     @property
     def is_whole(self):
         """Whether nothing is owed and nothing under way: only then may a drive be lost for good."""
-        positions = self.newest_layout.sets[0].positions
+        positions = [p for one in self.newest_layout.sets for p in one.positions]
         present = {drive.drive_id for drive in self.hosted}
         settled = all(
             p.drive in present and p.voting and p.data_complete and p.learner is None
@@ -148,10 +170,9 @@ class ChangingWorld(ClusterWorld):
         left = []
         while True:
             await trio.sleep(self.rng.uniform(0.1, 1))
-            layout = self.newest_layout
-            self.follow(layout)
-            place = Place(0, self.rng.randrange(layout.n))
-            position = layout.sets[0].positions[place.position]
+            layout = self.follow()
+            place = Place(self.rng.randrange(len(layout.sets)), self.rng.randrange(layout.n))
+            position = position_at(layout, place)
             left = left or self.rng.sample(CHANGES, len(CHANGES))
             what = left.pop()
             if what == "replace" and self.is_whole:
@@ -166,15 +187,17 @@ class ChangingWorld(ClusterWorld):
                 await self.change("cancel-move", lambda now, place=place: cancel_move(now, place))
             elif what == "guest":
                 await self.guest()
+            elif what == "pool" and self.is_whole and len(layout.sets) < MOST_SETS:
+                await self.pool()
 
     async def replace(self, place, position):
         """The drive is dead, or only seems so; the new one is in its node, or in another."""
-        old = self.drives[place.position]
+        old = self.at(place)
         layout = self.newest_layout
         alone = [seats for seats in (layout.system, layout.system_next) if len(seats) == 1]
         # A system set of one drive survives nothing, which is the operator's choice.
         is_dead = self.rng.random() < 0.5 and all(s.drive != old.drive_id for (s,) in alone)
-        self.trace.say("lost", place.position, "dead" if is_dead else "alive")
+        self.trace.say("lost", place, "dead" if is_dead else "alive")
         if is_dead:
             self.discard(old)
             self.gone.add(old.drive_id)
@@ -196,12 +219,12 @@ class ChangingWorld(ClusterWorld):
             await self.change("free", lambda now: begin_system_change(now, size, avoid=[old]))
             return
         members = [node.node for node in layout.nodes]
-        here = layout.sets[0].positions[place.position].node
+        here = position_at(layout, place).node
         node = self.rng.choice([here, self.rng.choice(members)])
-        new = self.add_drive(node, place.position)
+        new = self.add_drive(node, place)
 
         def change(now):
-            if now.sets[0].positions[place.position].drive != old:
+            if position_at(now, place).drive != old:
                 raise ConfigError("it was replaced meanwhile")
             return replace_drive(now, place, Seat(new.drive_id, node), force=True)
 
@@ -210,10 +233,21 @@ class ChangingWorld(ClusterWorld):
     async def move(self, place, position):
         members = [node.node for node in self.newest_layout.nodes]
         node = self.rng.choice(members)
-        new = self.add_drive(node, place.position)
+        new = self.add_drive(node, place)
         await self.change(
             "move", lambda now: begin_move(now, place, Seat(new.drive_id, node), force=True)
         )
+
+    async def pool(self):
+        """A new set over new drives of all members, whose space is used at once."""
+        layout = self.newest_layout
+        members = [node.node for node in layout.nodes]
+        drives_of = {node: [] for node in members}
+        for position in range(layout.n):
+            node = members[position % len(members)]
+            new = self.add_drive(node, Place(len(layout.sets), position))
+            drives_of[node].append(new.drive_id)
+        await self.change("pool", lambda now: add_pool(now, "second", drives_of, force=True))
 
     async def guest(self):
         """A fourth node comes, and goes when it holds nothing; it may come back to where it is no member."""
@@ -229,26 +263,32 @@ class ChangingWorld(ClusterWorld):
         """What is begun is carried on: moves are switched, data is mended, and called complete."""
         while True:
             await trio.sleep(self.rng.uniform(0.2, 1))
-            layout = self.newest_layout
-            self.follow(layout)
+            layout = self.follow()
             for process in self.processes.values():
                 process.core.healing.steward.gone |= self.gone
             await mend(self)
-            for number, position in enumerate(layout.sets[0].positions):
-                place = Place(0, number)
+            for place in places_of(layout):
+                position = position_at(layout, place)
                 if all(position.drive != drive.drive_id for drive in self.hosted):
                     await self.put_another(place, position.drive)
                 elif position.learner is not None:
                     await self.change("switch", lambda now, place=place: switch_move(now, place))
                 elif position.voting and not position.data_complete:
                     await mend(self)
-                    if not self.owes(self.drives[number]):
+                    if not self.owes(self.at(place)):
                         await self.change(
                             "complete", lambda now, place=place: complete_data(now, place)
                         )
 
-    async def until_whole(self):
+    async def come_to_rest(self):
         """After the faults everything that was begun comes to its end."""
+        async with trio.open_nursery() as operator:
+            operator.start_soon(self.finish)
+            operator.start_soon(self.collect)
+            await self.until_whole()
+            operator.cancel_scope.cancel()
+
+    async def until_whole(self):
         with trio.move_on_after(120):
             while True:
                 await mend(self)
@@ -263,7 +303,7 @@ class ChangingWorld(ClusterWorld):
             ):
                 await trio.sleep(0.5)
             return
-        owing = [p for p, drive in enumerate(self.drives) if self.owes(drive)]
+        owing = [place for place in places_of(self.newest_layout) if self.owes(self.at(place))]
         epochs = {
             node: [face.layout.epoch for face in process.own.values()]
             for node, process in self.processes.items()
@@ -277,10 +317,15 @@ class ChangingWorld(ClusterWorld):
         return self.rng.choice(sorted(self.processes))
 
 
-async def scenario(rng, trace, *, mutate=None):
+def places_of(layout):
+    """All positions of all sets."""
+    return [Place(one.set_id, number) for one in layout.sets for number in range(layout.n)]
+
+
+async def scenario(rng, trace, *, mutate=None, make_world=ChangingWorld):
     """One seed: clients, faults and an operator together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
-        world = ChangingWorld(rng, nursery, trace, mutate)
+        world = make_world(rng, nursery, trace, mutate)
         trace.say("links", world.links)
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():
@@ -288,11 +333,7 @@ async def scenario(rng, trace, *, mutate=None):
             await world.live_through(
                 world.chaos, world.operate, world.finish, world.collect, world.look, world.pass_days
             )
-            async with trio.open_nursery() as operator:
-                operator.start_soon(world.finish)
-                operator.start_soon(world.collect)
-                await world.until_whole()
-                operator.cancel_scope.cancel()
+            await world.come_to_rest()
             await trio.sleep(4)
             await world.check(world.processes[rng.choice(NODES)].store)
             nursery.cancel_scope.cancel()

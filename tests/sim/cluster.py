@@ -142,6 +142,7 @@ class LocalStage:
 class ClusterWorld(World):
     """The nodes, their drives, the network, and what clients saw."""
 
+    nodes = NODES  # that chaos knows, and clients
     shares = (0.0, 0.1, 0.1, 0.3)  # of what can be turned nasty
     harms_drives = True  # in ways that last
 
@@ -170,8 +171,8 @@ class ClusterWorld(World):
             [(d.drive_id, self.node_of(d), 0, i) for i, d in enumerate(self.drives)], PROFILE
         )
         self.layout = Layout(
-            epoch=1, cluster=CLUSTER, nodes=tuple(Node(node, f"n{node}") for node in NODES), sets=sets, system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC,
-            block=self.nasty.block, chunk=self.nasty.chunk,
+            epoch=1, cluster=CLUSTER, nodes=tuple(Node(node, f"n{node}") for node in self.nodes), sets=sets,
+            system_set=0, k=PROFILE.k, m=PROFILE.m, codec=CODEC, block=self.nasty.block, chunk=self.nasty.chunk,
         )  # fmt: skip
         self.links = rng.choice(sorted(LINKS))
         self.network = SimNetwork(
@@ -186,12 +187,11 @@ class ClusterWorld(World):
         self.clients = self.make_clients(rng, trace, habits)
         self.clients.acknowledged = self.oracle.acknowledged
         self.processes: dict[NodeId, Process] = {}
-        for node in NODES:
+        for node in self.nodes:
             self.start(node)
 
-    @staticmethod
-    def node_of(drive) -> NodeId:
-        return NODES[drive.drive_id[0] % len(NODES)]
+    def node_of(self, drive) -> NodeId:
+        return self.nodes[drive.drive_id[0] % len(self.nodes)]
 
     def start(self, node: NodeId) -> None:
         self.trace.say("start", node)
@@ -201,7 +201,7 @@ class ClusterWorld(World):
     async def settle(self) -> None:
         """Until every node sees every other."""
         for process in self.processes.values():
-            for peer in NODES:
+            for peer in self.nodes:
                 if peer != process.node:
                     with trio.fail_after(60):
                         await process.peers.node(peer).wait_up()
@@ -228,7 +228,7 @@ class ClusterWorld(World):
 
     def pick(self) -> NodeId:
         """Whom a client asks next."""
-        return self.rng.choice(NODES)
+        return self.rng.choice(self.nodes)
 
     async def through(self, node: NodeId, name: str) -> None:
         """One turn; when the node dies under it, the outcome of what it does is unknown."""
@@ -260,7 +260,7 @@ class ClusterWorld(World):
                     "hung", "full", "harm", "harm", "clock",
                 ]
             )  # fmt: skip
-            node = self.rng.choice(NODES)
+            node = self.rng.choice(self.nodes)
             self.trace.say("fault", fault, node)
             match fault:
                 case "crash":
@@ -308,7 +308,7 @@ class ClusterWorld(World):
         self.start(node)
 
     async def isolate(self, node):
-        others = [other for other in NODES if other != node]
+        others = [other for other in self.nodes if other != node]
         for other in others:
             self.network.partition(node, other)
         await trio.sleep(self._how_long())
@@ -319,7 +319,7 @@ class ClusterWorld(World):
     async def one_way(self, node):
         """Either nobody hears the node, or it hears nobody."""
         mute = self.rng.random() < 0.5
-        pairs = [(node, other) if mute else (other, node) for other in NODES if other != node]
+        pairs = [(node, other) if mute else (other, node) for other in self.nodes if other != node]
         for pair in pairs:
             self.network.block(*pair)
         await trio.sleep(self._how_long())
@@ -328,8 +328,8 @@ class ClusterWorld(World):
 
     async def swizzle_clog(self):
         """A random subset of links stops one by one, and goes on in another order."""
-        pairs = [(one, other) for one in NODES for other in NODES if one != other]
-        chosen = self.rng.sample(pairs, self.rng.randint(1, len(pairs)))
+        pairs = [(one, other) for one in self.nodes for other in self.nodes if one != other]
+        chosen = self.rng.sample(pairs, self.rng.randint(min(1, len(pairs)), len(pairs)))
         for pair in chosen:
             self.network.block(*pair)
             await trio.sleep(self.rng.uniform(0, 0.3))
@@ -342,7 +342,7 @@ class ClusterWorld(World):
         super().calm()
         self.network.settings = LinkSettings()
         self.network.heal()
-        for node in NODES:
+        for node in self.nodes:
             if self.processes[node].died.is_set():
                 self.start(node)
 
@@ -359,7 +359,7 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
             await world.settle()
             await world.live_through(world.chaos, world.collect, world.look, world.pass_days)
             await trio.sleep(4)
-            await world.check(world.processes[rng.choice(NODES)].store)
+            await world.check(world.processes[rng.choice(world.nodes)].store)
             nursery.cancel_scope.cancel()
     return world
 

@@ -31,8 +31,8 @@ def listed(world, row, version):
 
 async def mend_part(world, row, part):
     """Compute what is missing of it from any k intact shards."""
-    held, lacking = {}, []
-    for position, drive in enumerate(world.drives):
+    held, lacking, drives = {}, [], world.sets[part.set_id]
+    for position, drive in enumerate(drives):
         shard = intact(drive, part.data_id, position)
         if shard is None:
             lacking.append(position)
@@ -40,6 +40,7 @@ async def mend_part(world, row, part):
             held[position] = shard
     if not lacking or len(held) < part.k:
         return
+    home = world.home_of(row)
     codec = codec_for(part.k, part.m, part.codec)
     some = dict(list(held.items())[: part.k])
     blocks = {position: [] for position in lacking}
@@ -49,12 +50,12 @@ async def mend_part(world, row, part):
         for position, data in zip(lacking, codec.rebuild(known, length, lacking), strict=True):
             blocks[position].append(data)
     for position in lacking:
-        drive = world.drives[position]
+        drive = drives[position]
         if drive.state not in STAGING or drive.faults.hung:
             continue
         header = ShardHeader(
             data_id=part.data_id, owner=owner_row(row), position=position, k=part.k, m=part.m,
-            block=part.block, codec=part.codec,
+            block=part.block, codec=part.codec, home=None if part.set_id == home else home,
         )  # fmt: skip
         try:
             # Past the oracle: what is mended may have been collected meanwhile, which a PUT's shard never is.

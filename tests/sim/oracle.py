@@ -28,21 +28,30 @@ from tests.sim.checkers import ViolationError
 
 
 class Oracle:
-    """Of one world, whose drives are in the order of their positions in the one set."""
+    """Of one world, whose drives are in the order of their positions in the one set, unless it says otherwise in `sets`."""
 
     def __init__(self):
         self.drives = []  # all that there are
-        self.members = self.everybody  # those of the positions, in order
-        self.system = self.everybody  # those of the system set
+        self.sets = lambda: [self.drives]  # for each set its drives, in the order of the positions
+        self.system = self.members  # the drives of the system set
         self._promised = {}  # (drive, row): [(ballot shown, ballot promised)]
         self._states = {}  # (row, ballot): hash of the state
         self._durable = set()  # (data id, position) that a drive said to be durable
         self._prints = {}  # drive: {(data id, position): fingerprint}
         self._ballots = {}  # drive: {row: ballot} at the last look
 
-    def everybody(self):
-        """Where drives neither come nor go."""
-        return self.drives
+    def members(self):
+        """The drives of all sets."""
+        return [drive for drives in self.sets() for drive in drives]
+
+    def holders(self, drive, row):
+        """Those that hold the row with this drive, and are not gone."""
+        groups = [self.system()] if bucket_of(row) == SYSTEM_BUCKET else self.sets()
+        there = {other.drive_id for other in self.drives}
+        for drives in groups:
+            if any(other.drive_id == drive.drive_id for other in drives):
+                return [other for other in drives if other.drive_id in there]
+        return []  # it has no place any more
 
     def forget(self, drive):
         """It is gone, with what was on it."""
@@ -160,18 +169,21 @@ class Oracle:
             elif self._durable_ballot(drive, row, ballot) < ballot:
                 raise ViolationError(f"I9: {row!r} at {ballot} is gone from {drive.drive_id[0]}")
             elif not is_part(row) and bucket_of(row) not in index.control().dead:
-                for other in self.members():
+                for other in self.holders(drive, row):
                     if self._durable_ballot(other, row, ballot) < ballot:
                         raise ViolationError(
                             f"I9: {row!r} was purged at {ballot}, {other.drive_id[0]} is below"
                         )
         self._ballots[drive.drive_id] = now
 
-    def newest(self):
-        """The newest chosen state of every row of a bucket that lives."""
-        dead = {bucket for drive in self.members() for bucket in drive.platter.index.control().dead}
-        best = {}
-        for drive in self.members():
+    def dead(self):
+        """Buckets that some drive knows to be gone."""
+        return {bucket for drive in self.members() for bucket in drive.platter.index.control().dead}
+
+    def newest(self, drives):
+        """The newest chosen state of every row of a bucket that lives, of those that these drives hold."""
+        dead, best = self.dead(), {}
+        for drive in drives:
             index = drive.platter.index
             for row, head in index.rows.items():
                 known = best.get(row)
@@ -197,30 +209,34 @@ class Oracle:
                 yield from decode_parts(data) if data is not None else ()
 
     def check_debt(self):
-        """I17: for every chosen state, a position without its shard is a durable debt."""
-        for row, (head, index) in self.newest().items():
-            if not head.flags & CHOSEN or is_part(row):
-                continue
-            hints = 0
-            for drive in self.members():
-                hints |= drive.platter.index.hints.get(row, 0)
-            for part in self.parts_of(head, index):
-                for position, drive in enumerate(self.members()):
-                    here = drive.platter.index
-                    if (
-                        not drive.platter.holds(part.data_id, position)
-                        and self._durable_ballot(drive, row) >= head.ballot
-                        and row not in here.corrupt
-                        and (part.data_id, position) not in here.heal
-                        and not hints >> position & 1
-                    ):
-                        raise ViolationError(
-                            f"I17: {row!r} at {head.ballot}: nothing owes drive {position} its shard"
-                        )
+        """I17: for every chosen state, a position without its shard is a durable debt. What lies in other sets is owed there."""
+        for set_id, drives in enumerate(self.sets()):
+            for row, (head, index) in self.newest(drives).items():
+                if head.flags & CHOSEN and not is_part(row):
+                    parts = [p for p in self.parts_of(head, index) if p.set_id == set_id]
+                    self._check_owed(drives, row, head, parts)
+
+    def _check_owed(self, drives, row, head, parts):
+        hints = 0
+        for drive in drives:
+            hints |= drive.platter.index.hints.get(row, 0)
+        for part in parts:
+            for position, drive in enumerate(drives):
+                here = drive.platter.index
+                if (
+                    not drive.platter.holds(part.data_id, position)
+                    and self._durable_ballot(drive, row) >= head.ballot
+                    and row not in here.corrupt
+                    and (part.data_id, position) not in here.heal
+                    and not hints >> position & 1
+                ):
+                    raise ViolationError(
+                        f"I17: {row!r} at {head.ballot}: nothing owes drive {position} its shard"
+                    )
 
     def unreferenced(self):
         """What nobody refers to and is still there, in words."""
-        newest, found = self.newest(), []
+        newest, found = self.newest(self.members()), []
         referred = {part.data_id for state in newest.values() for part in self.parts_of(*state)}
         for drive in self.members():
             index = drive.platter.index
@@ -238,7 +254,7 @@ class Oracle:
 
     def strays(self):
         """Rows of parts whose upload is closed, in words."""
-        newest = self.newest()
+        newest = self.newest(self.members())
         found = []
         for row in filter(is_part, newest):
             owner = newest.get(owner_row(row))
@@ -249,7 +265,7 @@ class Oracle:
 
     def differences(self):
         """Rows that not all drives of their set hold at one ballot, in words, but for dead buckets, which go drive by drive."""
-        dead = {bucket for drive in self.members() for bucket in drive.platter.index.control().dead}
+        dead = self.dead()
         held = {
             drive.drive_id: {
                 row: head.ballot
@@ -261,7 +277,10 @@ class Oracle:
             }.values()
         }
         different = set()
-        for drives, is_system in ((self.members(), False), (self.system(), True)):
+        for drives, is_system in (
+            *((drives, False) for drives in self.sets()),
+            (self.system(), True),
+        ):
             rows = [held[drive.drive_id] for drive in drives]
             different |= {
                 row

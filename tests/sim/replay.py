@@ -1,9 +1,9 @@
-"""`python -m tests.sim.replay SEED [cluster | cluster-space | changing | access | away | versions | versions-cluster]`: one run of the simulator, with its trace."""
+"""`python -m tests.sim.replay SEED [cluster | cluster-space | changing | growing | access | away | versions | versions-cluster]`: one run of the simulator, with its trace."""
 
 import sys
 
 from tests.access import revocation
-from tests.sim import away_world, changing, cluster, single_node, versions
+from tests.sim import away_world, changing, cluster, growing, single_node, versions
 from tests.sim.run import simulate
 
 
@@ -14,6 +14,7 @@ def main():
         "cluster": cluster.scenario,
         "cluster-space": cluster.space_scenario,
         "changing": changing.scenario,
+        "growing": growing.scenario,
         "access": revocation.revocations,
         "away": away_world.scenario,
         "versions": versions.scenario,

@@ -25,7 +25,17 @@ def test_one_seed_is_one_run():
 
 
 def test_every_kind_of_change_is_made():
-    missing = {"replace", "complete", "move", "switch", "system", "join", "leave", "cut off"}
+    missing = {
+        "replace",
+        "complete",
+        "move",
+        "switch",
+        "system",
+        "join",
+        "leave",
+        "pool",
+        "cut off",
+    }
     for seed in range(60):
 
         async def watched(rng, trace):

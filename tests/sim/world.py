@@ -22,6 +22,18 @@ class World:
     make_clients = Workload
     checks_space = False  # whether what nobody refers to must be gone when every grace is over
 
+    @property
+    def sets(self):
+        """For each erasure set its drives, in the order of the positions. Where nothing else is said, there is one."""
+        return [self.drives]
+
+    def home_of(self, row):
+        """The set that holds a row of an object or a part."""
+        for set_id, drives in enumerate(self.sets):
+            if any(row in drive.platter.index.rows for drive in drives):
+                return set_id
+        raise LookupError(f"no drive has {row!r}")
+
     async def look(self):
         """The oracle, every now and then."""
         while True:
@@ -93,12 +105,12 @@ class World:
 
     def owes(self, drive):
         """Whether it missed a shard while it was away: nothing repairs it here, so it cannot be counted on."""
-        position = self.drives.index(drive)
         return any(
-            not drive.platter.holds(part.data_id, position)
+            member is drive and not drive.platter.holds(part.data_id, position)
             for head in self.newest().values()
             for version in decode_state(head.state).versions
             for part in version.parts
+            for position, member in enumerate(self.sets[part.set_id])
         )
 
     # -- what must hold afterwards
@@ -185,7 +197,8 @@ class World:
                 continue
             for version in decode_state(head.state).versions:
                 for part in version.parts:
-                    held = sum(d.platter.holds(part.data_id, p) for p, d in enumerate(self.drives))
+                    drives = self.sets[part.set_id]
+                    held = sum(d.platter.holds(part.data_id, p) for p, d in enumerate(drives))
                     if held < part.k:
                         raise ViolationError(f"{row!r}: {held} of {part.k} shards are left")
 
