@@ -2,7 +2,7 @@
 
 Trio's scheduler shuffles each batch of runnable tasks with a private Random; re-seeding it (as hypothesis-trio does)
 and running under a MockClock that jumps makes a run a function of its seed. Inside there is no thread, no socket and
-no clock: `SimRuntime.offload` runs in line and `wall_ms` is virtual.
+no clock (seal.py sees to that): `SimRuntime.offload` runs in line and `wall_ms` is virtual.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ import attrs
 import trio
 import trio._core._run as trio_run
 import trio.testing
+
+from tests.sim.seal import sealed
 
 T = TypeVar("T")
 EPOCH_MS = 1_750_000_000_000
@@ -74,7 +76,8 @@ def simulate(
 
     async def bounded() -> None:
         with trio.fail_after(limit):
-            await main(Random(seed), trace)
+            with sealed():
+                await main(Random(seed), trace)
 
     previous_state = trio_run._r.getstate()
     previous_switch = trio_run._ALLOW_DETERMINISTIC_SCHEDULING
