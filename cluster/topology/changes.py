@@ -162,7 +162,10 @@ def _rebuilding(layout: Layout, old: Position, new: Seat) -> Position:
 
 
 def begin_move(layout: Layout, place: Place, to: Seat, *, force: bool = False) -> Layout:
-    """First step: `to` learns, and copies rows and shards in advance; the present drive votes on."""
+    """First step: `to` may be given shards in advance; the present drive votes on.
+
+    It gets no rows yet: what all members purge meanwhile it would keep, and bring back when it votes.
+    """
     refuse_in_flight(layout)
     old = position_at(layout, place)
     _refuse_system_member(layout, place, old)
@@ -175,7 +178,7 @@ def begin_move(layout: Layout, place: Place, to: Seat, *, force: bool = False) -
 
 
 def switch_move(layout: Layout, place: Place) -> Layout:
-    """Second step: the learner has the position and rebuilds what it lacks; the drive before it is its source."""
+    """Second step: the learner has the position and takes its rows; the drive before it is one of its sources."""
     old = position_at(layout, place)
     if old.learner is None:
         raise NotThisStepError(f"nothing is moved at {place}: begin the move first")

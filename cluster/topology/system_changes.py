@@ -57,7 +57,11 @@ def choose_system_seats(
 
 
 def begin_system_change(layout: Layout, size: int, *, avoid: Collection[DriveId] = ()) -> Layout:
-    """First epoch: the drives that are to be the system set learn. `avoid`: drives that are dead or about to go."""
+    """First epoch: the drives that are to be the system set learn.
+
+    `avoid`: drives that are dead or about to go. The caller has to know them: from here on nothing is accepted, not
+    even the end of this change, without a majority of the new drives.
+    """
     refuse_in_flight(layout)
     following = choose_system_seats(layout, size, avoid)
     if set(following) == set(layout.system_seats):

@@ -5,6 +5,7 @@ The old drive of a replacement may be dead, or alive, on the far side of a parti
 (mender.py), and one position at a time is without its data, so that whatever is lost is a bug.
 """
 
+from functools import partial
 from itertools import count
 
 import trio
@@ -180,8 +181,10 @@ class ChangingWorld(ClusterWorld):
             elif what == "move" and self.is_whole:
                 await self.move(place, position)
             elif what == "system":
-                size = self.rng.choice([1, 3, 5])
-                await self.change("system", lambda now, size=size: begin_system_change(now, size))
+                begin = partial(
+                    begin_system_change, size=self.rng.choice([1, 3, 5]), avoid=self.lost
+                )
+                await self.change("system", begin)
             elif what == "cancel":
                 await self.change("cancel-system", cancel_system_change)
                 await self.change("cancel-move", lambda now, place=place: cancel_move(now, place))
@@ -189,6 +192,12 @@ class ChangingWorld(ClusterWorld):
                 await self.guest()
             elif what == "pool" and self.is_whole and len(layout.sets) < MOST_SETS:
                 await self.pool()
+
+    @property
+    def lost(self):
+        """What has a place and is no more. A system set of these alone could never be left again."""
+        hosted = {drive.drive_id for drive in self.hosted}
+        return [drive.drive_id for drive in self.drives if drive.drive_id not in hosted]
 
     async def replace(self, place, position):
         """The drive is dead, or only seems so; the new one is in its node, or in another."""
@@ -215,8 +224,8 @@ class ChangingWorld(ClusterWorld):
             await self.change("cancel-system", cancel_system_change)
             return
         if any(seat.drive == old for seat in layout.system):
-            size = len(layout.system)
-            await self.change("free", lambda now: begin_system_change(now, size, avoid=[old]))
+            size, avoid = len(layout.system), [old, *self.lost]
+            await self.change("free", partial(begin_system_change, size=size, avoid=avoid))
             return
         members = [node.node for node in layout.nodes]
         here = position_at(layout, place).node
