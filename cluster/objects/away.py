@@ -16,7 +16,7 @@ from cluster.clock import Ballot, HybridClock
 from cluster.drives.away_notes import NOTES_AT_A_TIME, AwayNotes, DueNote
 from cluster.drives.drive import Drive, DriveError
 from cluster.drives.index_rows import NoteKind
-from cluster.errors import ClusterError, UnavailableError
+from cluster.errors import ClusterError, StaleBucketError, UnavailableError
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
@@ -148,6 +148,9 @@ class AwayData:
             try:
                 verdict = await self._judge(body.note)
                 again_ms = again.get(verdict, 0)
+            except StaleBucketError:
+                # At an epoch above every fence only the registers of a bucket that is gone refuse.
+                verdict, again_ms = Verdict.COLLECT, 0
             except ClusterError:
                 verdict, again_ms = Verdict.LATER, settings.again_ms
             for keeper, due in body.found:

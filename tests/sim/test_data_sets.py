@@ -9,10 +9,15 @@ import trio
 
 from cluster.drives.drive import DriveState
 from cluster.drives.index_rows import NoteKind
+from cluster.erasure.codec import CODEC
+from cluster.erasure.shard_format import ShardHeader
 from cluster.errors import NotEmptyError, QuorumError, StorageFullError
+from cluster.objects.away import AwaySettings
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
+from cluster.register.acceptor import Limits
 from cluster.register.away import Note
+from cluster.register.keys import object_row
 from tests.sim.content import content, part_request, put_request
 from tests.sim.run import simulate
 from tests.sim.spread import Plan, Spread, in_a_spread
@@ -222,6 +227,34 @@ def test_a_note_that_names_a_set_which_is_not_there_waits():
         assert not drive.platter.index.trash
 
     run(work)
+
+
+def test_a_body_that_no_record_names_goes_when_its_bucket_is_gone():
+    """The drives of the other set do not hear of the deletion; and the registers say nothing of a dead bucket any more."""
+    limits = Limits(op_ttl_ms=1_000, max_put_ms=1_000)
+
+    async def work(world):
+        life = world.lives[world.nodes[0]]
+        life.core.agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
+        bucket = await life.store.create_bucket("sim", "me", b"")
+        life.core.agreement._take(world.layout)
+        drive = world.bare[1][0]
+        header = ShardHeader(
+            data_id=life.store._context.draw_data_id(), owner=object_row(bucket.bucket_id, b"key"), position=0,
+            k=4, m=2, block=8192, codec=CODEC, home=0,
+        )  # fmt: skip
+        stage = drive.open_stage(header, 0)
+        await stage.write([memoryview(b"block")])
+        await stage.close(bytes(16))
+        await life.store.delete_bucket(bucket)
+        await trio.sleep(10)
+        await drive.collect()
+        await trio.sleep(world.plan.grace_ms / 1000)
+        await drive.collect()
+        assert not drive.platter.index.shards
+        assert not drive.platter.index.notes
+
+    run(work, Plan(sets=2, limits=limits, away=AwaySettings(period_seconds=1.0, limits=limits)))
 
 
 def test_a_listing_that_one_of_several_sets_cannot_answer_fails_as_itself():
