@@ -8,16 +8,12 @@ from tests.register.test_schedules import SCHEDULED
 
 # Histories within which each safeguard's absence is found; the seeds are fixed, so these are facts and not chances.
 CAUGHT_WITHIN = 1000
-# It takes more than that to find these: the first seed, counted from 0, that shows each.
-PINNED = {
-    "activate-before-adoption": 4381,
-    "collect-at-accept": 3088,
-    "collect-what-was-accepted": 14308,
-    "no-ceiling": 7494,
-    "orphans-of-open-uploads": 1298,
-    "refuse-before-unknown": 1798,
-    "shared-proposer": 4509,
-}
+# It takes more to find these: 1,300 to 14,300 histories, at some 600 a second.
+RARE_WITHIN = 20_000
+RARE = {
+    "activate-before-adoption", "collect-at-accept", "collect-what-was-accepted", "no-ceiling", "orphans-of-open-uploads",
+    "refuse-before-unknown", "shared-proposer",
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -26,18 +22,17 @@ def test_thousands_of_faulty_histories_are_linearizable_and_lose_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - PINNED.keys() - SCHEDULED))
+@pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - RARE - SCHEDULED))
 def test_a_protocol_without_its_safeguard_is_caught(mutant):
     _, found = run(range(CAUGHT_WITHIN), mutant)
     assert found is not None
 
 
-@pytest.mark.parametrize("mutant", sorted(PINNED))
-def test_rare_failures_are_caught_on_their_pinned_schedules(mutant):
-    seed = PINNED[mutant]
-    _, found = run([seed], mutant)
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", sorted(RARE))
+def test_a_protocol_without_a_safeguard_that_is_seldom_needed_is_caught(mutant):
+    _, found = run(range(RARE_WITHIN), mutant)
     assert found is not None
-    assert run([seed]) == (1, None)
 
 
 def test_the_histories_are_worth_something():
