@@ -8,7 +8,7 @@ rule that makes it decidable when data can no longer be introduced.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 import attrs
@@ -88,7 +88,7 @@ class Write:
     )
     ceiling_ms: int | None
     drop_bodies: frozenset[BodyId]  # body rows of the replaced state that the new one does not use
-    debt: tuple[Part, ...]  # introduced here without a shard on this drive: heal debt rows
+    debt: tuple[Part, ...]  # heal debt rows, for those whose shard is not on this drive
     superseded: tuple[
         DataId, ...
     ]  # of the replaced state, where that was known chosen: collectable when this one is
@@ -221,7 +221,7 @@ class Acceptor:
             missed=missed,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(p for p in (*parts, *_listed(message, bodies_held)) if self.lacks(p)),
+            debt=self._owed((*parts, *_listed(message, bodies_held)), missed=missed),
             superseded=_superseded(held, message.state),
         )
 
@@ -271,11 +271,7 @@ class Acceptor:
             missed=True,
             ceiling_ms=self._raise_ceiling(ballot),
             drop_bodies=frozenset(bodies_held) - needed,
-            debt=tuple(
-                part
-                for part in (*all_parts(state), *_listed(message, bodies_held))
-                if part.set_id == self.set_id
-            ),
+            debt=self._owed((*all_parts(state), *_listed(message, bodies_held)), missed=True),
             superseded=_superseded(held, state),
         )
 
@@ -317,9 +313,16 @@ class Acceptor:
                 return True
         return False
 
-    def lacks(self, part: Part) -> bool:
-        """Whether this drive should hold a shard of the part and does not, by the record's word."""
-        return part.set_id == self.set_id and not part.staged >> self.position & 1
+    def _owed(self, parts: Iterable[Part], *, missed: bool) -> tuple[Part, ...]:
+        """Parts of which this drive should hold a shard and may not.
+
+        After what it missed the record's word does not count: it may be about the drive that had this place before.
+        """
+        return tuple(
+            part
+            for part in parts
+            if part.set_id == self.set_id and (missed or not part.staged >> self.position & 1)
+        )
 
     def learn(self, message: Learn, held: Register | object) -> Chosen | None:
         """Decide a LEARN: None where it is old news, or news of a ballot that this drive missed."""

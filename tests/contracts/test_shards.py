@@ -20,6 +20,7 @@ from cluster.register.messages import Accepted, Done, Fence, Page, Scan, StaleBu
 from tests.contracts.benches import (
     BLOCK,
     BUCKET,
+    ROW,
     accept,
     at,
     expect,
@@ -156,6 +157,19 @@ async def test_a_record_without_a_shard_here_is_debt_and_one_with_is_not(bench):
         later = at(bench, 2)
         await expect(drive, accept(ballot, stored(ballot, missed, staged=0)), Accepted)
         await expect(drive, accept(later, stored(later, late, staged=0)), Accepted)
+        assert (await drive.status()).heal_debt == 1
+
+
+async def test_what_a_record_says_of_the_drive_before_is_not_taken_for_true(bench):
+    """A state that few had accepted is proposed again when another drive has the place: its bits are those of the old one."""
+    ballot, later = at(bench, 1), at(bench, 2)
+    gone, here = header(1, ballot), header(2, ballot)
+    other_row = RowKey(ROW + b"other")
+    async with bench.open() as drive:
+        await stage(drive, here, SMALL)
+        again = accept(later, stored(ballot, gone), base=ballot)
+        await expect(drive, again, Accepted)
+        await expect(drive, accept(later, stored(ballot, here), other_row, base=ballot), Accepted)
         assert (await drive.status()).heal_debt == 1
 
 

@@ -203,7 +203,8 @@ class ChangingWorld(ClusterWorld):
         """The drive is dead, or only seems so; the new one is in its node, or in another."""
         old = self.at(place)
         layout = self.newest_layout
-        alone = [seats for seats in (layout.system, layout.system_next) if len(seats) == 1]
+        systems = layout.system, layout.system_next, layout.system_previous
+        alone = [seats for seats in systems if len(seats) == 1]
         # A system set of one drive survives nothing, which is the operator's choice.
         is_dead = self.rng.random() < 0.5 and all(s.drive != old.drive_id for (s,) in alone)
         self.trace.say("lost", place, "dead" if is_dead else "alive")
