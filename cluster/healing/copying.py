@@ -203,24 +203,28 @@ def _chosen(row: RowKey, reading: Reading, version: int, epoch: int) -> Install:
 
 
 async def for_each(items: Sequence[T], at_once: int, work: Callable[[T], Awaitable[bool]]) -> int:
-    """Do the work for every item, so many at a time. How many it failed for (False, or ClusterError)."""
-    failed = 0
+    """Do the work for every item, so many at a time. How many it failed for (False, or ClusterError).
+
+    What failed is tried again by itself, until one fails so, too: a drive that is busy refuses some of many, and may be
+    always the same ones.
+    """
+    failed: list[T] = []
     waiting = iter(items)
 
     async def go() -> None:
-        nonlocal failed
-        for item in waiting:
-            try:
-                if not await work(item):
-                    failed += 1
-            except ClusterError:
-                failed += 1
+        failed.extend([item for item in waiting if not await _succeeds(work, item)])
 
-    helpers = min(at_once, len(items))
-    if helpers > 1:
-        async with trio.open_nursery() as nursery:
-            for _ in range(helpers):
-                nursery.start_soon(go)
-    else:
-        await go()
-    return failed
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(at_once, len(items))):
+            nursery.start_soon(go)
+    for tried, item in enumerate(failed):
+        if not await _succeeds(work, item):
+            return len(failed) - tried
+    return 0
+
+
+async def _succeeds(work: Callable[[T], Awaitable[bool]], item: T) -> bool:
+    try:
+        return await work(item)
+    except ClusterError:
+        return False

@@ -128,9 +128,8 @@ class Steward:
             old, new, step = layout.system_previous, layout.system, settle_system
         synced: dict[DriveId, set[DriveId]] = {}
         for seat in new:
-            if step is settle_system or seat not in old:
-                drive = self._roster.drive(seat)
-                synced[seat.drive] = await self._sync(SYSTEM, drive, old, layout.system_since)
+            drive = self._roster.drive(seat)
+            synced[seat.drive] = await self._sync(SYSTEM, drive, old, layout.system_since)
         evidence = Evidence(epochs=await self._epochs(layout), synced=synced, gone=self.gone)
         await self._agreement.propose(self._table, lambda now: step(now, evidence))
 

@@ -67,17 +67,10 @@ async def _take_page(copier: Copier, drive: Drive, source: Drive, progress: Prog
     if not await _take_fences(copier, drive, page, progress, epoch, is_first=is_first):
         return False
 
-    left = {row.row: row for row in page.rows}
-
     async def take(row: SyncRow) -> bool:
-        if not await _take_row(copier, drive, source, row, version, epoch, progress):
-            return False
-        del left[row.row]
-        return True
+        return await _take_row(copier, drive, source, row, version, epoch, progress)
 
-    await for_each(page.rows, copier.settings.at_once, take)
-    # Again, one at a time: a drive that is busy refuses some of many, and may be always the same ones.
-    if await for_each(list(left.values()), 1, take):
+    if await for_each(page.rows, copier.settings.at_once, take):
         return False
     if page.next is None:
         progress.synced.add(source.drive_id)

@@ -1,12 +1,15 @@
 """Changes of the system set, 1 -> 3 -> 5 -> 7 drives and back, by joint quorums, in three epochs.
 
     e+1  N learns:  an ACCEPT needs O and N, a read O       begin
-    e+2  N leads:   an ACCEPT needs O and N, a read N       turn: N has learnt, Qw of O hold e+1
+    e+2  N leads:   an ACCEPT needs O and N, a read N       turn: N has taken what Qr of O hold, Qw of O hold e+1
     e+3  N alone                                            settle: N knows how far Qw of O, holding e+2, had promised
 
 PROTOCOL.md section 2 drops O with e+2. Then a coordinator that is still at e+1 reads O, or the one drive of it, while
 another at e+2 writes to N without it: the two do not meet. With the joint quorum in force for an epoch more, the reads
 of each epoch meet the accepts of its neighbours, and old epochs are fenced by those who hold the newer one.
+
+Drives of O that stay take what they missed like any other: each of them may lack what Qw of O have chosen, and of N there
+may be so few that one counts. PROTOCOL.md has only those learn that are new.
 
 A proposal that was prepared by O alone, and accepted by few, must not outrank what N alone chooses at a lower ballot later:
 so every drive of N takes the ceilings of Qw of O as a floor before O is let go (the same as for a drive that is replaced).
@@ -87,14 +90,15 @@ def turn_system(layout: Layout, evidence: Evidence) -> Layout:
     quorum = Quorum(len(old))
     known = {seat.drive for seat in old}
     for seat in layout.system_next:
-        synced = [
+        heard = {
             drive
             for drive in known.intersection(evidence.synced.get(seat.drive, ()))
             if evidence.epochs.get(drive, 0) >= layout.system_since
-        ]
-        if seat.drive not in known and len(synced) < quorum.read:
+        }
+        held = heard | known.intersection([seat.drive])
+        if len(held) < quorum.read:
             raise NotSyncedError(
-                f"drive {seat.drive.hex()} has the system registers of {len(synced)} drives and needs those of "
+                f"drive {seat.drive.hex()} has the system registers of {len(held)} drives and needs those of "
                 f"{quorum.read}: wait for its sync, or cancel the change"
             )
     _refuse_unadopted(old, layout.system_since, evidence)

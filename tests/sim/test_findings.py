@@ -1,5 +1,7 @@
 """What the simulator found in the store, each as a scenario of its own."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -8,11 +10,14 @@ from msgspec.structs import replace
 from cluster.clock import Ballot
 from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import ClusterError, NotEmptyError, UnavailableError
+from cluster.healing import service
 from cluster.ids import DataId, DriveId
+from cluster.layout import SYSTEM
 from cluster.objects.model import PutRequest, Seal
 from cluster.register.keys import object_row, system_row
 from cluster.register.messages import Accept, Accepted, Failed, Prepare, Query
 from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
+from cluster.topology.system_changes import begin_system_change
 from tests.sim.cluster import NODES
 from tests.sim.content import put_request
 from tests.sim.quiet import quiet_world
@@ -146,5 +151,32 @@ def test_bytes_that_cannot_be_read_do_not_make_the_bucket_vanish():
                 drive.platter.shards.clear()
             with pytest.raises(UnavailableError):
                 await found.open(0, 100_000)
+
+    simulate(main, seed=1)
+
+
+def test_a_system_drive_that_stays_when_others_go_has_taken_what_it_missed(monkeypatch):
+    """It is one of few then, or the only one: what the others knew, and it not yet, would be lost."""
+
+    async def not_yet(*_):
+        """What the drive missed does not come by itself."""
+
+    monkeypatch.setattr(service, "pass_hints", not_yet)
+    monkeypatch.setattr(service, "catch_up", not_yet)
+    monkeypatch.setattr(service.Healing, "_compare", not_yet)
+
+    async def main(rng, trace):
+        async with quiet_world(rng, trace, delay=0.001, commit=0.001) as (world, _):
+            core, drive = world.processes[NODES[0]].core, world.drives[0]
+            drive.faults.hung = True
+            bucket = await core.store.create_bucket("late", "root", b"")
+            drive.faults.hung = False
+            await core.agreement.propose(core.table, partial(begin_system_change, size=1))
+            with trio.fail_after(30):
+                while core.layout.system_set != SYSTEM:
+                    await core.agreement.wait_changed()
+            assert [seat.drive for seat in core.layout.system] == [drive.drive_id]
+            found = await core.store.get_bucket("late")
+            assert found.bucket_id == bucket.bucket_id
 
     simulate(main, seed=1)

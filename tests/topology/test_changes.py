@@ -312,10 +312,14 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
     learning = begin_system_change(LAYOUT, 3)
     olds = [p.drive for p in LAYOUT.sets[0].positions]
     assert learning.system_set == 0
-    few = Evidence(epochs=dict.fromkeys(olds[:3], 2))
+    taken = {seat.drive: olds[:3] for seat in learning.system_next}
     with pytest.raises(NotAdoptedError, match="4 must"):
-        turn_system(learning, few)
-    leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds[:4], 2)))
+        turn_system(learning, Evidence(epochs=dict.fromkeys(olds[:3], 2), synced=taken))
+    held = dict.fromkeys(olds[:4], 2)
+    lone = {drive: [drive] for drive in taken}
+    with pytest.raises(NotSyncedError, match="of 1 drives and needs those of 3"):
+        turn_system(learning, Evidence(epochs=held, synced=lone))  # each may have missed something
+    leading = turn_system(learning, Evidence(epochs=held, synced=taken))
     assert (leading.system_set, len(leading.system_previous)) == (SYSTEM, 6)
     with pytest.raises(NotSyncedError, match=r"[01] of the old system drives.*needs 4"):
         settle_system(leading, Evidence(gone=olds[:4]))
@@ -329,7 +333,8 @@ def test_a_set_that_is_the_system_set_can_hand_it_over():
 def test_a_drive_that_died_in_its_new_office_is_waited_for_by_nobody():
     learning = begin_system_change(LAYOUT, 3)
     olds = [p.drive for p in LAYOUT.sets[0].positions]
-    leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds, 2)))
+    taken = {seat.drive: olds for seat in learning.system_next}
+    leading = turn_system(learning, Evidence(epochs=dict.fromkeys(olds, 2), synced=taken))
     dead, *others = [seat.drive for seat in leading.system]
     rest = [drive for drive in olds if drive != dead]
     known = {"epochs": dict.fromkeys(rest, 3), "synced": dict.fromkeys(others, rest)}
