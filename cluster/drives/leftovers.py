@@ -100,12 +100,16 @@ class Leftovers:
                 self._forget(found.row)
                 self._commits.touch()
 
+        def look() -> None:
+            self._reads.submit(lambda index: index.scan(start, stop, 10_001), landed)
+
         def with_list(data: bytes | None) -> None:
+            # What cannot be read may name any of them: healing asks the others, and drops what is left over.
             if data is not None:
                 referred.update(part.data_id for part in decode_parts(data))
-            self._reads.submit(lambda index: index.scan(start, stop, 10_001), landed)
+                look()
 
         if made is not None and made.body is not None and made.body.count:
             self._with_body(key, row, made.body.id, with_list)
         else:
-            with_list(None)
+            look()

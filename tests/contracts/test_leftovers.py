@@ -205,6 +205,22 @@ async def test_a_part_list_goes_with_the_state_that_had_it(crashes):
                 await drive.collect()
 
 
+async def test_parts_whose_list_cannot_be_read_are_taken_for_used():
+    """What the object consists of is not known: nothing of the upload goes on this drive's word."""
+    bench = MemoryBench()
+    first, second = at(bench, 1), at(bench, 2)
+    async with bench.open() as drive:
+        shard, part = await uploaded(bench, drive)
+        made, bodies = listed(second, part)
+        done = (Completed(UPLOAD, second, made.validator),)
+        completed = KeyState(versions=(made,), done=done)
+        await expect(drive, accept(second, completed, bodies=bodies, base=first), Accepted)
+        bench.crash()
+        drive.platter.index._bodies.clear()
+        await expect(drive, learn(second), Done)
+        assert await is_left(drive, shard)
+
+
 # -- parts whose upload is closed, and that stayed
 
 
