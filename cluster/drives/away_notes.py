@@ -23,6 +23,8 @@ from cluster.register.records import BOTTOM, KeyState, Part, Register
 
 NOTES_AT_A_TIME = 256
 _NEVER_MS = 1 << 62
+# What is referred to is looked at again: the hint that it is so no more may have been lost with whoever was to give it.
+KEPT_MS = 30 * 24 * 3_600_000
 _SETTLING_MS = 2_000  # a state that was accepted is known to be chosen by then, as a rule
 _decoder = msgspec.msgpack.Decoder(Note)
 _encoder = msgspec.msgpack.Encoder()
@@ -65,11 +67,13 @@ class AwayNotes:
         parts: Sequence[Part],
         referred: Collection[DataId],
         upload: UploadId | None,
+        chosen: Ballot,
     ) -> None:
-        """Parts of an upload that was closed, to which the chosen state does not refer."""
+        """Parts of an upload that was closed, to which the state chosen at this ballot does not refer."""
         home = self._acceptor.set_id
         for part in superfluous(parts, referred, home):
-            self._put(NoteKind.HINT, make_note(row, home, part, BALLOT_ZERO, upload), 0)
+            # It says more than whatever an earlier state had somebody look after.
+            self._put(NoteKind.HINT, make_note(row, home, part, chosen, upload), 0)
 
     def on_dead(self, row: RowKey, state: KeyState) -> None:
         """The bucket is gone, and the row with it."""
@@ -149,8 +153,8 @@ class AwayNotes:
         if verdict is Verdict.KEEP:  # whatever comes next says more
             zero = BALLOT_ZERO.pack()
             rest = msgspec.structs.replace(rest, seen=False, dead=False, ballot=zero)
-        is_done = verdict in {Verdict.COLLECT, Verdict.KEEP}
-        self._settle(NoteKind.LOOK, due, rest, _NEVER_MS if is_done else again_ms)
+        later_ms = {Verdict.COLLECT: _NEVER_MS, Verdict.KEEP: KEPT_MS}.get(verdict, again_ms)
+        self._settle(NoteKind.LOOK, due, rest, later_ms)
 
     def _settle(self, kind: NoteKind, due: DueNote, rest: Note | None, again_ms: int) -> None:
         row = None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.clock import Ballot
 from cluster.drives.away_notes import AwayNotes
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
@@ -12,7 +13,7 @@ from cluster.ids import DataId, RowKey, UploadId
 from cluster.register.keys import bucket_of, is_part, part_row, successor
 from cluster.register.messages import ScanRow
 from cluster.register.mutations import record_data
-from cluster.register.records import BodyId, KeyState, decode_parts, decode_state
+from cluster.register.records import BodyId, Register, decode_parts, decode_state
 
 WithBody = Callable[[RowKey, Row, BodyId, Callable[[bytes | None], None]], None]
 
@@ -35,8 +36,9 @@ class Leftovers:
         self._now_ms, self._grace_ms = now_ms, grace_ms
         self._forget, self._with_body = forget, with_body
 
-    def collect(self, key: RowKey, row: Row, state: KeyState) -> None:
+    def collect(self, key: RowKey, row: Row, register: Register) -> None:
         """The row's state was chosen: note what it makes superfluous. Never blocks."""
+        state = register.state
         still_open = {upload.upload_id for upload in state.uploads}
         if not is_part(key):
             referred = record_data(state)
@@ -50,10 +52,10 @@ class Leftovers:
                 if body in row.bodies or upload in still_open:  # or the one that brought it
                     self._commits.batch.drop_bodies.add(rowid)
                 else:
-                    self._collect_list(rowid, referred, key, upload)
+                    self._collect_list(rowid, referred, key, upload, register.ballot)
         for upload in row.closed:
             if upload not in still_open:  # what closed it was not buried
-                self._close_upload(key, upload, row, state)
+                self._close_upload(key, upload, row, register)
         row.superseded, row.list_bodies, row.closed, row.missed = (), (), (), False
 
     def discard(self, data: set[DataId]) -> None:
@@ -65,20 +67,26 @@ class Leftovers:
             self._commits.touch()
 
     def _collect_list(
-        self, rowid: int, referred: frozenset[DataId], key: RowKey, upload: UploadId | None
+        self,
+        rowid: int,
+        referred: frozenset[DataId],
+        key: RowKey,
+        upload: UploadId | None,
+        chosen: Ballot,
     ) -> None:
         def landed(data: bytes | None, _: str) -> None:
             if data is not None:
                 parts = decode_parts(data)
                 self.discard({part.data_id for part in parts} - referred)
-                self._notes.on_superfluous(key, parts, referred, upload)
+                self._notes.on_superfluous(key, parts, referred, upload, chosen)
             self._commits.batch.drop_bodies.add(rowid)
             self._commits.touch()
 
         self._reads.submit(lambda index: index.body(rowid), landed)
 
-    def _close_upload(self, key: RowKey, upload: UploadId, row: Row, state: KeyState) -> None:
+    def _close_upload(self, key: RowKey, upload: UploadId, row: Row, register: Register) -> None:
         """Drop the part rows of a closed upload, and the data of parts that the object does not use."""
+        state, chosen = register.state, register.ballot
         referred = set(record_data(state))
         bucket = bucket_of(key)
         # Not always the newest version: others may have been put beside it before this state was chosen.
@@ -94,7 +102,7 @@ class Leftovers:
                 data = set(record_data(part)).union(*(applied.removed for applied in part.ring))
                 self.discard(data - referred)
                 parts = [part for version in part.versions for part in version.parts]
-                self._notes.on_superfluous(found.row, parts, referred, upload)
+                self._notes.on_superfluous(found.row, parts, referred, upload, chosen)
                 self._commits.batch.heads[found.row] = None
                 self._commits.batch.hints[found.row] = 0  # there is nothing left to be missed
                 self._forget(found.row)

@@ -325,7 +325,7 @@ class Registers:
         if write.register.chosen:
             if write.missed:
                 row.closed += tuple(done.upload_id for done in state.done)
-            self._leftovers.collect(key, row, state)
+            self._leftovers.collect(key, row, row.register)
             self._anti_entropy.unlearnt.drop(key)
         else:
             self._anti_entropy.unlearnt.note(key, write.register.ballot, trio.current_time())
@@ -396,7 +396,7 @@ class Registers:
         self._anti_entropy.wants.met(key, register.ballot)
         self._anti_entropy.unlearnt.drop(key)
         row.kept = self._commits.seq
-        self._leftovers.collect(key, row, register.state)
+        self._leftovers.collect(key, row, register)
         self._commits.touch()
 
     def forget(self, key: RowKey, row: Row) -> None:

@@ -8,6 +8,7 @@ from cluster.drives.client import RemoteDrive
 from cluster.drives.drive import Drive, DriveState
 from cluster.drives.format import Member, Seat as FolderSeat
 from cluster.drives.remote_node import RemoteNode
+from cluster.errors import UnavailableError
 from cluster.ids import DriveId, NodeId
 from cluster.layout import Layout, Seat
 from cluster.votes import roll_of
@@ -29,11 +30,17 @@ class Roster:
         self._lists: dict[int, Sequence[Drive]] = {}
 
     def drives_of(self, set_id: int) -> Sequence[Drive]:
-        """The drives of a set by position, or of the system registers, in the order of their roll. Raises KeyError."""
+        """The drives of a set by position, or of the system registers, in the order of their roll.
+
+        Raises UnavailableError for a set of a layout that this node has not heard of yet.
+        """
         layout = self._refresh()
         drives = self._lists.get(set_id)
         if drives is None:
-            seats = roll_of(layout, set_id).seats
+            try:
+                seats = roll_of(layout, set_id).seats
+            except KeyError:
+                raise UnavailableError(f"set {set_id} is not known here yet") from None
             drives = [self._find(seat, set_id, index) for index, seat in enumerate(seats)]
             self._lists[set_id] = drives
         return drives

@@ -129,7 +129,7 @@ class AwayData:
     ) -> None:
         try:
             drive = self._drives_of(set_id)[position]
-        except (KeyError, IndexError):
+        except (UnavailableError, IndexError):
             return  # a layout that this node has not heard of yet
         for start in range(0, len(bodies), NOTES_AT_A_TIME):
             some = bodies[start : start + NOTES_AT_A_TIME]

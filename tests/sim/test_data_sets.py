@@ -1,5 +1,6 @@
 """Bodies go to another set where the home set has no room, or not enough drives; records and readers follow."""
 
+import contextlib
 from collections import Counter
 from random import Random
 
@@ -7,11 +8,13 @@ import msgspec
 import pytest
 import trio
 
-from cluster.drives.drive import DriveState
+from cluster.drives import away_notes
+from cluster.drives.away_notes import AwayNotes
+from cluster.drives.drive import DriveError, DriveState
 from cluster.drives.index_rows import NoteKind
 from cluster.erasure.codec import CODEC
 from cluster.erasure.shard_format import ShardHeader
-from cluster.errors import NotEmptyError, QuorumError, StorageFullError
+from cluster.errors import NotEmptyError, QuorumError, StorageFullError, UnavailableError
 from cluster.objects.away import AwaySettings
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
@@ -229,6 +232,78 @@ def test_a_note_that_names_a_set_which_is_not_there_waits():
     run(work)
 
 
+QUICK = Limits(op_ttl_ms=2_000, max_put_ms=5_000, ceiling_lease_ms=1_000)
+QUICKLY = AwaySettings(
+    period_seconds=1.0, again_ms=1_000, later_ms=2_000, open_ms=3_000, limits=QUICK
+)
+
+
+async def upkeep(world):
+    while True:
+        await trio.sleep(1)
+        for drive in [drive for drives in world.bare for drive in drives]:
+            with contextlib.suppress(DriveError), trio.move_on_after(1):
+                await drive.collect()
+
+
+async def object_of_a_long_list_away(world):
+    """An object whose parts are too many for its record, all of them in the other set; its store and bucket."""
+    world.nursery.start_soon(upkeep, world)
+    life = world.lives[world.nodes[0]]
+    life.core.agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
+    bucket = await life.store.create_bucket("sim", "me", b"")
+    life.core.agreement._take(world.layout)
+    fill_up(world, 0)
+    await trio.sleep(2)
+    upload = await life.store.create_upload(bucket, b"key", b"")
+    choices = []
+    for number in range(1, 19):
+        piece = part_request(content((number, 9_000)), Random(1))
+        part = await life.store.put_part(bucket, b"key", upload, number, piece)
+        assert part.set_id == 1
+        choices.append(PartChoice(number=number, validator=part.validator))
+    seal = Seal(validator="v", attributes=b"")
+    await life.store.complete_upload(bucket, b"key", upload, choices, lambda _, __: seal)
+    return life.store, bucket
+
+
+def is_empty(world, set_id):
+    return not any(drive.platter.index.shards for drive in world.bare[set_id])
+
+
+def test_a_hint_about_what_some_drives_lacked_does_not_hide_that_it_is_superfluous():
+    async def work(world):
+        world.crash(world.nodes[2])
+        await trio.sleep(2)
+        store, bucket = await object_of_a_long_list_away(world)
+        await trio.sleep(20)
+        await store.delete(bucket, b"key")
+        await trio.sleep(5)
+        world.start(world.nodes[2])
+        await world.settle()
+        await trio.sleep(60)
+        assert is_empty(world, 1)
+
+    run(work, Plan(sets=2, limits=QUICK, away=QUICKLY, grace_ms=3_000))
+
+
+def test_a_hint_that_was_lost_is_made_up_for(monkeypatch):
+    """All nodes lose power between the ACCEPT and the LEARN of a deletion: of a long list nothing else tells."""
+    monkeypatch.setattr(AwayNotes, "on_superfluous", lambda *_: None)
+    monkeypatch.setattr(away_notes, "KEPT_MS", 30_000)
+
+    async def work(world):
+        store, bucket = await object_of_a_long_list_away(world)
+        await trio.sleep(20)  # every drive has asked, and knows its shards to be referred to
+        await store.delete(bucket, b"key")
+        await trio.sleep(10)
+        assert not is_empty(world, 1)
+        await trio.sleep(60)
+        assert is_empty(world, 1)
+
+    run(work, Plan(sets=2, limits=QUICK, away=QUICKLY, grace_ms=3_000))
+
+
 def test_a_body_that_no_record_names_goes_when_its_bucket_is_gone():
     """The drives of the other set do not hear of the deletion; and the registers say nothing of a dead bucket any more."""
     limits = Limits(op_ttl_ms=1_000, max_put_ms=1_000)
@@ -297,5 +372,23 @@ def test_a_body_may_go_to_a_set_that_was_added_while_its_first_bytes_were_awaite
         request.source.readinto = grow
         version = await store.put(bucket, b"key", request)
         assert version.parts[0].set_id == 1
+
+    run(work)
+
+
+def test_what_lies_in_a_set_that_a_node_has_not_heard_of_is_unavailable():
+    async def work(world):
+        store, behind = (world.lives[node] for node in world.nodes[:2])
+        bucket = await store.store.create_bucket("sim", "me", b"")
+        context = store.store._context
+        key = next(b"%d" % n for n in range(99) if context.key_ref(bucket, b"%d" % n).set_id == 1)
+        behind.core.agreement._take(
+            msgspec.structs.replace(world.layout, sets=world.layout.sets[:1])
+        )
+        for size in (1, SIZE):
+            with pytest.raises(UnavailableError, match="set 1 is not known here yet"):
+                await behind.store.put(bucket, key, put_request((1, size), Random(1)))
+        with pytest.raises(UnavailableError):
+            await behind.store.get(bucket, key)
 
     run(work)
