@@ -34,7 +34,7 @@ from cluster.drives.index_threads import ReaderThread, WriterThread
 from cluster.drives.kept_layout import KeptLayout, has_vote, standing
 from cluster.drives.local_shelf import LocalShelf
 from cluster.drives.local_stage import LocalStage
-from cluster.drives.opened_folder import OpenedFolder
+from cluster.drives.opened_folder import NO_ROOM, OpenedFolder
 from cluster.drives.registers import Registers, ReplyTo
 from cluster.drives.room import Room
 from cluster.drives.shard_files import shard_path
@@ -104,7 +104,7 @@ class LocalDrive:
         self._writer = WriterThread(folder.apply)
         self._reader = ReaderThread(folder.open_reader)
         self._commits = GroupCommit(
-            self._writer.begin, soon, self._fault,
+            self._writer.begin, soon, self._commit_failed,
             life=runtime.rng.getrandbits(63), durable=folder.durable,
         )  # fmt: skip
         reads = GroupRead(self._reader.begin, soon, self._fault)
@@ -152,6 +152,13 @@ class LocalDrive:
 
     def _fault(self, reason: str) -> None:
         self.leave(DriveState.FAULTY, reason)
+
+    def _commit_failed(self, reason: str) -> None:
+        """What the drive holds is whole; where it is only full, it is taken in again when there is room."""
+        if self.folder.is_out_of_room:
+            self.leave(DriveState.MISSING, f"{NO_ROOM}: {reason}")
+        else:
+            self._fault(reason)
 
     def leave(self, state: DriveState, reason: str) -> None:
         """Out of service: no acknowledgement after this, and whoever waits is told."""

@@ -12,6 +12,8 @@ from cluster.drives.index_rows import Batch
 from cluster.drives.root_guard import DriveLock, RootGuard
 from cluster.ids import DriveId
 
+NO_ROOM = "there is no room even for deletions: make some on its file system"
+
 
 class OpenedFolder:
     """Opening recovers the index from its log, which may read all of that. Raises ConfigError where another process has the drive, OSError, apsw.Error."""
@@ -20,6 +22,7 @@ class OpenedFolder:
         self, root: Path, drive: DriveId, files: FileOps, vfs: str, *, ballast_bytes: int
     ) -> None:
         self.root, self._vfs = root, vfs
+        self.is_out_of_room = False  # not even the ballast was enough for the last batch
         self._lock = DriveLock(root)
         try:
             self.writer = Index(root, vfs=vfs, writable=True)
@@ -43,12 +46,16 @@ class OpenedFolder:
         return Index(self.root, vfs=self._vfs)
 
     def apply(self, batch: Batch) -> None:
-        """Commit a batch. A full file system costs the ballast, not the drive. Raises apsw.Error, OSError."""
+        """Commit a batch. A full file system costs the ballast first. Raises apsw.Error, OSError."""
         try:
             self.writer.apply(batch)
         except apsw.FullError:
             self._ballast.release()
-            self.writer.apply(batch)  # the failed transaction was rolled back as a whole
+            try:
+                self.writer.apply(batch)  # the failed transaction was rolled back as a whole
+            except apsw.FullError:
+                self.is_out_of_room = True
+                raise
 
     def checkpoint(self, limit: int) -> bool:
         """Shorten the log where it is longer than `limit` bytes; False: it is not. Raises apsw.Error."""

@@ -19,10 +19,12 @@ from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, Seat, heal_copies, look_again, remember_fault
 from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.drives.opened_folder import NO_ROOM
 from cluster.errors import ConfigError
 from cluster.ids import DriveId
 from cluster.runtime import Runtime
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MENDABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _REMEMBER_SECONDS = 5.0  # for small files on drives that may hang
 LOOK_SECONDS = 5.0  # between two looks for a folder that is not there
@@ -142,9 +144,11 @@ class Seats:
 
 
 def _not_opened(seat: Seat, error: OSError | apsw.Error) -> Seat:
-    """What can be mended by a mount or a chmod is tried again; the rest is the drive's end."""
+    """What can be mended by room, a mount or a chmod is tried again; the rest is the drive's end."""
     reason = f"{seat.path} cannot be opened: {error}"
     code = error.errno if isinstance(error, OSError) else None
+    if code in _FULL or isinstance(error, apsw.FullError):
+        return attrs.evolve(seat, state=DriveState.MISSING, reason=f"{NO_ROOM}: {reason}")
     if code in _MENDABLE or isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
         return attrs.evolve(
             seat, state=DriveState.WRONG, reason=f"{reason}: let storectl read and write there"

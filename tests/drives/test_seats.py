@@ -4,6 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
+import apsw
 import attrs
 import pytest
 import trio
@@ -11,9 +12,12 @@ import trio
 from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import carry_out, decide, finish, inspect
+from cluster.drives.index import Index
 from cluster.drives.local_drive import DriveSettings, DriveTakenOut, LocalDrive
 from cluster.drives.seats import DriveNotOpened, DriveReturned, Seats, open_seats
 from cluster.errors import ConfigError
+from cluster.ids import BucketId
+from cluster.register.messages import Failed, Fence
 from tests.objects.local_store import ThreadRuntime
 
 SETTINGS = DriveSettings(
@@ -88,6 +92,38 @@ async def test_a_drive_that_was_away_at_the_start_comes_in_at_another_place(mach
         await until(seats, "missing", "active", "active")
         shutil.rmtree(machine.folder(0))
         (machine.root / "away").rename(machine.folder(0))
+        await until(seats, "active", "active", "active")
+
+
+async def test_a_drive_without_room_for_its_index_comes_back_when_there_is_some(
+    machine, monkeypatch
+):
+    """All drives of a set fill up together: were that the end of them, it would be the end of the data."""
+    apply, is_full = Index.apply, True
+
+    def out_of_room(self, batch):
+        if is_full and Path(self._db.filename).parent == machine.folder(1):
+            raise apsw.FullError("database or disk is full")
+        apply(self, batch)
+
+    async with machine.open() as seats:
+        await until(seats, "active", "active", "active")
+        monkeypatch.setattr(Index, "apply", out_of_room)
+        replies = []
+        seats.drives[1].submit(Fence(bucket=BucketId(bytes(16)), bucket_epoch=2), replies.append)
+        await until(seats, "active", "missing", "active")
+        assert isinstance(replies[0], Failed)
+        assert "no room even for deletions" in (await seats.drives[1].status()).reason
+        await trio.sleep(0.1)
+        await until(seats, "active", "missing", "active")
+        is_full = False
+        await until(seats, "active", "active", "active")
+        is_full = True
+        seats.drives[1].submit(Fence(bucket=BucketId(bytes(16)), bucket_epoch=2), replies.append)
+        await until(seats, "active", "missing", "active")
+    async with machine.open() as seats:  # nor does the next start hold it against the drive
+        await until(seats, "active", "missing", "active")
+        is_full = False
         await until(seats, "active", "active", "active")
 
 
