@@ -13,7 +13,7 @@ from cluster.drives.roster import Roster
 from cluster.errors import ClusterError
 from cluster.healing.catch_up import catch_up, compare, pass_hints
 from cluster.healing.copying import Copier, for_each
-from cluster.healing.fences import take_fences
+from cluster.healing.fences import bury, standing_fences, take_fences
 from cluster.healing.orphans import collect_orphans
 from cluster.healing.purge import purge
 from cluster.healing.settings import HealingSettings
@@ -23,6 +23,7 @@ from cluster.ids import DataId, DriveId, NodeId, RowKey
 from cluster.layout import SYSTEM, Layout, Seat
 from cluster.membership.view import MembershipView
 from cluster.metadata.table import Table
+from cluster.objects.buckets import recorded_buckets
 from cluster.topology.agreement import Agreement
 from cluster.votes import roll_of
 
@@ -65,6 +66,7 @@ class Healing:
             nursery.start_soon(self._after_changes)
             nursery.start_soon(self._every, settings.catch_up_seconds, self._catch_up)
             nursery.start_soon(self._every, settings.forget_seconds, self._forget)
+            nursery.start_soon(self._every, settings.bury_seconds, self._bury)
 
     async def _after_changes(self) -> None:
         while True:
@@ -110,6 +112,18 @@ class Healing:
                 self._parts_to[key] = (await drop_stray_parts(copier, drive, part)).next
             if drive.state in VOTING:
                 await self._purge(copier, layout, drive)
+
+    async def _bury(self) -> None:
+        """Every record is read, one after the other: seldom, and only where some fence stands."""
+        found = []
+        for set_id, drive in self._sets():
+            if set_id != SYSTEM and drive.state in VOTING:
+                copier = Copier(self._table, set_id, self._settings)
+                found.append((copier, drive, await standing_fences(copier, drive)))
+        if any(standing for _, _, standing in found):
+            recorded = await recorded_buckets(self._table)
+            for copier, drive, standing in found:
+                await bury(copier, drive, standing, recorded)
 
     async def _purge(self, copier: Copier, layout: Layout, drive: Drive) -> None:
         """The first drive of a set does it for all. What it has forgotten, and others were not told to, is left to these: later."""

@@ -24,6 +24,7 @@ class HealingSettings:
     steward_seconds: float = 5.0  # between two looks at what is under way in the layout
     catch_up_seconds: float = 5.0
     forget_seconds: float = 60.0  # between two rounds over tombstones and orphans
+    bury_seconds: float = 3600.0  # between two looks for buckets whose end nobody was told of
     round_seconds: float = 5.0  # a drive that has not answered by then counts as silent
 
     @property

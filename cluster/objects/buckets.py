@@ -100,25 +100,14 @@ class Buckets:
 
     async def list(self) -> Sequence[Bucket]:
         """All buckets, by name."""
-        low = system_row(_PREFIX)
-        high = successor(low)
-        assert high is not None
         buckets: list[Bucket] = []
-        cursor: RowKey | None = low
-        while cursor is not None:
-            span = Span(start=cursor, stop=RowKey(high), bucket_epoch=0)
-            found, cursor = await Scanner(self._context.table).scan([SYSTEM], span, 1000)
-            for item in found:
-                name = item.row[len(low) :].decode()
-                live = item.state.live if item.state is not None else None
-                known = self._known.get(name)
-                if known is not None and live is not None and known[0] == live.stamp:
-                    buckets.append(known[1])
-                    continue
-                try:
-                    buckets.append(await self.get(name))
-                except NotFoundError:
-                    continue
+        for name, stamp in await _names(self._context.table):
+            known = self._known.get(name)
+            if known is not None and known[0] == stamp:
+                buckets.append(known[1])
+                continue
+            with contextlib.suppress(NotFoundError):
+                buckets.append(await self.get(name))
         return buckets
 
     async def set_versioning(self, bucket: Bucket, versioning: Versioning) -> Bucket:
@@ -204,6 +193,36 @@ class Buckets:
         )
         assert done.stamp is not None
         return done.stamp
+
+
+async def recorded_buckets(table: Table) -> set[BucketId]:
+    """Of all that have a record now, though they may be under deletion. Raises QuorumError.
+
+    A bucket that is none of these, and was fenced before this was asked, is gone: its record came first, and its id is
+    not used again.
+    """
+    ids: set[BucketId] = set()
+    for name, _ in await _names(table):
+        found = await table.read_document(_PREFIX + name.encode())
+        if found is not None:
+            ids.add(msgspec.msgpack.decode(found[0], type=BucketRecord).bucket_id)
+    return ids
+
+
+async def _names(table: Table) -> list[tuple[str, Ballot | None]]:
+    """Of all records, with their stamps; None: that is not known."""
+    low = system_row(_PREFIX)
+    high = successor(low)
+    assert high is not None
+    names: list[tuple[str, Ballot | None]] = []
+    cursor: RowKey | None = low
+    while cursor is not None:
+        span = Span(start=cursor, stop=RowKey(high), bucket_epoch=0)
+        found, cursor = await Scanner(table).scan([SYSTEM], span, 1000)
+        for item in found:
+            live = item.state.live if item.state is not None else None
+            names.append((item.row[len(low) :].decode(), live.stamp if live is not None else None))
+    return names
 
 
 async def _is_empty(table: Table, record: BucketRecord) -> bool:

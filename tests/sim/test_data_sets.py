@@ -14,7 +14,15 @@ from cluster.drives.drive import DriveError, DriveState
 from cluster.drives.index_rows import NoteKind
 from cluster.erasure.codec import CODEC
 from cluster.erasure.shard_format import ShardHeader
-from cluster.errors import NotEmptyError, QuorumError, StorageFullError, UnavailableError
+from cluster.errors import (
+    NotEmptyError,
+    NotFoundError,
+    QuorumError,
+    StorageFullError,
+    UnavailableError,
+)
+from cluster.healing.settings import HealingSettings
+from cluster.objects import buckets
 from cluster.objects.away import AwaySettings
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
@@ -374,6 +382,47 @@ def test_a_body_may_go_to_a_set_that_was_added_while_its_first_bytes_were_awaite
         assert version.parts[0].set_id == 1
 
     run(work)
+
+
+def test_a_bucket_whose_end_was_told_to_nobody_leaves_nothing(monkeypatch):
+    """Whoever deleted it died when its record was gone; an upload was open in it."""
+    fence_set = buckets.fence_set
+
+    async def work(world):
+        async def die(members, fence, watch):
+            if fence.dead:
+                world.crash(world.nodes[0])
+                await trio.sleep_forever()
+            return await fence_set(members, fence, watch)
+
+        world.nursery.start_soon(upkeep, world)
+        stores = [world.lives[node].store for node in world.nodes]
+        bucket = await stores[0].create_bucket("sim", "me", b"")
+        alive = await stores[0].create_bucket("alive", "me", b"")
+        for number in range(8):
+            upload = await stores[0].create_upload(bucket, b"%d" % number, b"")
+            piece = part_request(content((1, SIZE)), Random(1))
+            await stores[0].put_part(bucket, b"%d" % number, upload, 1, piece)
+        await stores[0].put(alive, b"key", put_request((1, SIZE), Random(1)))
+        with pytest.raises(NotEmptyError):
+            await stores[0].delete_bucket(alive)
+        assert not any(is_empty(world, set_id) for set_id in (0, 1))
+        monkeypatch.setattr(buckets, "fence_set", die)
+        with trio.move_on_after(5):
+            await stores[0].delete_bucket(bucket)
+        monkeypatch.undo()
+        world.start(world.nodes[0])
+        await world.settle()
+        with pytest.raises(NotFoundError):
+            await stores[1].get_bucket("sim")
+        await trio.sleep(60)
+        for drive in (*world.bare[0], *world.bare[1]):
+            assert not [row for row in drive.platter.index.rows if row[:16] == bucket.bucket_id]
+            assert len(drive.platter.index.shards) <= 1
+        await read(stores[1], await stores[1].get_bucket("alive"), b"key", SIZE)
+
+    healing = HealingSettings(limits=QUICK, bury_seconds=5.0)
+    run(work, Plan(sets=2, limits=QUICK, healing=healing, grace_ms=3_000))
 
 
 def test_what_lies_in_a_set_that_a_node_has_not_heard_of_is_unavailable():

@@ -88,7 +88,7 @@ def test_a_drive_that_answers_though_it_has_failed(monkeypatch):
 
 
 def test_a_shard_that_nobody_owes(monkeypatch):
-    monkeypatch.setattr(Acceptor, "lacks", lambda self, part: False)
+    monkeypatch.setattr(Acceptor, "_owed", lambda self, parts, missed: ())
     find_violation(cluster.scenario, range(20), "I17")
 
 
