@@ -3,7 +3,7 @@
 What a data drive removes, it removes because the state of the owner that is known to be chosen says so, never because of a hint.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -28,6 +28,8 @@ from cluster.runtime import Runtime
 
 # Above every fence: what becomes of a body does not depend on what its bucket is going through.
 _ANY_BUCKET_EPOCH = 1 << 62
+_LOOKS_AT_ONCE = 16
+_PAUSE_SECONDS = 0.1  # between two pages: what came of the first is durable by then, as a rule
 _DRIVE_SECONDS = 10.0  # a drive that takes longer is left for the next time
 
 
@@ -85,16 +87,22 @@ class AwayData:
 
     async def run(self) -> None:
         """Until cancelled."""
-        period = self._settings.period_seconds
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._every_period, self.deliver)
+            nursery.start_soon(self._every_period, self.look)
+
+    async def _every_period(self, work: Callable[[], Awaitable[bool]]) -> None:
+        period, more = self._settings.period_seconds, False
         while True:
             # Spread over the period, so that the nodes do not ask all at once.
-            await trio.sleep(period * (0.75 + self._runtime.rng.random() / 2))
-            if len(self._layout().sets) > 1:
-                await self.deliver()
-                await self.look()
+            spread = period * (0.75 + self._runtime.rng.random() / 2)
+            await trio.sleep(_PAUSE_SECONDS if more else spread)
+            more = len(self._layout().sets) > 1 and await work()
 
-    async def _due(self, kind: NoteKind) -> Iterable[_Body]:
+    async def _due(self, kind: NoteKind) -> tuple[list[_Body], bool]:
+        """And whether more may be due than fit on a page of some drive."""
         bodies: dict[tuple[int, bytes], _Body] = {}
+        more = False
         for drive in self._own().values():
             if drive.notes is None:
                 continue
@@ -104,13 +112,14 @@ class AwayData:
             for due in found:
                 key = due.note.set_id, due.note.data_id
                 bodies.setdefault(key, _Body(due.note)).add(drive.notes, due)
-        return bodies.values()
+            more = more or len(found) == NOTES_AT_A_TIME
+        return list(bodies.values()), more
 
     # -- hints
 
-    async def deliver(self) -> None:
-        """Tell the drives what concerns them; a hint stays until all of them have it durably."""
-        bodies = list(await self._due(NoteKind.HINT))
+    async def deliver(self) -> bool:
+        """Tell the drives what concerns them; a hint stays until all of them have it durably. Whether more may be due."""
+        bodies, more = await self._due(NoteKind.HINT)
         letters: dict[tuple[int, int], list[_Body]] = {}
         for body in bodies:
             for position in range(body.note.positions.bit_length()):
@@ -123,6 +132,7 @@ class AwayData:
         for body in bodies:
             for keeper, due in body.found:
                 keeper.told(due, told.get(id(body), 0), self._settings.again_ms)
+        return more
 
     async def _tell(
         self, set_id: int, position: int, bodies: Sequence[_Body], told: dict[int, int]
@@ -140,11 +150,19 @@ class AwayData:
 
     # -- looks
 
-    async def look(self) -> None:
-        """Ask the registers, and have the drives act on what they say."""
+    async def look(self) -> bool:
+        """Ask the registers, and have the drives act on what they say. Whether more may be due."""
+        bodies, more = await self._due(NoteKind.LOOK)
+        waiting = iter(bodies)  # one that cannot be asked for some time must not hold up the others
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(_LOOKS_AT_ONCE, len(bodies))):
+                nursery.start_soon(self._look_at, waiting)
+        return more
+
+    async def _look_at(self, bodies: Iterator[_Body]) -> None:
         settings = self._settings
         again = {Verdict.OPEN: settings.open_ms, Verdict.LATER: settings.later_ms}
-        for body in await self._due(NoteKind.LOOK):
+        for body in bodies:
             try:
                 verdict = await self._judge(body.note)
                 again_ms = again.get(verdict, 0)

@@ -22,7 +22,7 @@ from cluster.errors import (
     UnavailableError,
 )
 from cluster.healing.settings import HealingSettings
-from cluster.objects import buckets
+from cluster.objects import away, buckets
 from cluster.objects.away import AwaySettings
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
@@ -307,6 +307,30 @@ def test_a_hint_that_was_lost_is_made_up_for(monkeypatch):
         await trio.sleep(10)
         assert not is_empty(world, 1)
         await trio.sleep(60)
+        assert is_empty(world, 1)
+
+    run(work, Plan(sets=2, limits=QUICK, away=QUICKLY, grace_ms=3_000))
+
+
+def test_what_is_due_is_done_page_after_page(monkeypatch):
+    """And not a page in a period: whoever overwrites faster than that would fill the set."""
+    monkeypatch.setattr(away_notes, "NOTES_AT_A_TIME", 4)
+    monkeypatch.setattr(away, "NOTES_AT_A_TIME", 4)
+    monkeypatch.setattr(AwayNotes.due, "__defaults__", (4,))
+
+    async def work(world):
+        world.nursery.start_soon(upkeep, world)
+        store, bucket, key = await bucket_in_the_first_set(world)
+        fill_up(world, 0)
+        await trio.sleep(2)
+        keys = [key() for _ in range(40)]
+        for name in keys:
+            await store.put(bucket, name, put_request((1, 20_000), Random(1)))
+        assert not is_empty(world, 1)
+        await trio.sleep(10)
+        for name in keys:
+            await store.delete(bucket, name)
+        await trio.sleep(12)
         assert is_empty(world, 1)
 
     run(work, Plan(sets=2, limits=QUICK, away=QUICKLY, grace_ms=3_000))
