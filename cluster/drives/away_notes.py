@@ -129,6 +129,16 @@ class AwayNotes:
             raise DriveError(str(error)) from error
         return [DueNote(self._read(row), row) for row in rows]
 
+    async def looks_after(self, after: DataId, limit: int) -> list[Note]:
+        """The bodies of other sets' registers that this drive knows of, in order. Raises DriveError."""
+        try:
+            rows = await self._reads.run(
+                lambda index: index.notes_after(int(NoteKind.LOOK), after, limit)
+            )
+        except OSError as error:
+            raise DriveError(str(error)) from error
+        return [self._read(row) for row in rows]
+
     def _read(self, row: bytes) -> Note:
         note = _decoder.decode(row)
         is_dead = bucket_of(RowKey(note.owner)) in self._acceptor.control.dead

@@ -381,6 +381,11 @@ class Index:
         sql = "SELECT packed FROM note WHERE kind=? AND due_ms <= ? ORDER BY due_ms LIMIT ?"
         return [packed for (packed,) in self._db.execute(sql, (kind, now_ms, limit))]
 
+    def notes_after(self, kind: int, after: DataId, limit: int) -> list[bytes]:
+        """See IndexReads."""
+        sql = "SELECT packed FROM note WHERE kind=? AND data_id > ? ORDER BY data_id LIMIT ?"
+        return [packed for (packed,) in self._db.execute(sql, (kind, after, limit))]
+
     def count(self, table: str) -> int:
         """Rows of a table: for status, not for hot paths."""
         assert table in {"heal", "hint", "trash", "shard", "head", "note"}

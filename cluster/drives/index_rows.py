@@ -168,6 +168,10 @@ class IndexReads(Protocol):
         """Notes of a kind whose time has come, the oldest first, at most limit, as stored."""
         ...
 
+    def notes_after(self, kind: int, after: DataId, limit: int) -> list[bytes]:
+        """Notes of a kind on bodies after this one, in order, at most limit, as stored."""
+        ...
+
     def count(self, table: str) -> int:
         """Rows of a table: for status, not for hot paths."""
         ...

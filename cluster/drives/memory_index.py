@@ -106,6 +106,15 @@ class MemoryIndex:
         )
         return [packed for _, _, packed in due[:limit]]
 
+    def notes_after(self, kind: int, after: DataId, limit: int) -> list[bytes]:
+        """See IndexReads."""
+        found = sorted(
+            (key[1], row.packed)
+            for key, row in self.notes.items()
+            if key[0] == kind and key[1] > after
+        )
+        return [packed for _, packed in found[:limit]]
+
     def heads(self, rows: Sequence[RowKey]) -> dict[RowKey, HeadRow | None]:
         """See IndexReads."""
         return {

@@ -20,6 +20,7 @@ from cluster.errors import ClusterError, StaleBucketError, UnavailableError
 from cluster.ids import DataId, DriveId, RowKey
 from cluster.layout import Layout
 from cluster.metadata.table import RegisterRef, Table
+from cluster.objects.introduce import Introducer
 from cluster.register.acceptor import Limits
 from cluster.register.away import Note, Verdict, judge
 from cluster.register.mutations import record_data
@@ -84,12 +85,14 @@ class AwayData:
         self._table, self._drives_of, self._own, self._layout = table, drives_of, own, layout
         self._clock, self._runtime = clock, runtime
         self._settings = settings if settings is not None else AwaySettings()
+        self._introducer = Introducer(drives_of, layout)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._every_period, self.deliver)
             nursery.start_soon(self._every_period, self.look)
+            nursery.start_soon(self._every_period, self.introduce)
 
     async def _every_period(self, work: Callable[[], Awaitable[bool]]) -> None:
         period, more = self._settings.period_seconds, False
@@ -114,6 +117,12 @@ class AwayData:
                 bodies.setdefault(key, _Body(due.note)).add(drive.notes, due)
             more = more or len(found) == NOTES_AT_A_TIME
         return list(bodies.values()), more
+
+    async def introduce(self) -> bool:
+        """Tell drives that are new in their sets of what belongs there. Whether more is to be told."""
+        own = self._own().items()
+        notes = {drive: keeper.notes for drive, keeper in own if keeper.notes is not None}
+        return await self._introducer.step(notes)
 
     # -- hints
 

@@ -8,6 +8,7 @@ import trio
 from cluster.clock import BALLOT_ZERO
 from cluster.drives.drive import DriveError
 from cluster.drives.index_rows import NoteKind
+from cluster.ids import DataId
 from cluster.register.anti_entropy import ShardPage, Unreferenced
 from cluster.register.away import Note, Verdict
 from cluster.register.messages import Accepted, Done, Fence
@@ -62,6 +63,18 @@ async def settle(bench, verdict, again_ms=FAR):
         return not await looks(bench)
 
     await until(is_settled)
+
+
+async def test_looks_are_shown_in_order_whether_they_are_due_or_not(bench):
+    ballot = at(bench, 1)
+    noted = [note(header(number), ballot) for number in (1, 2, 3)]
+    async with bench.open() as drive:
+        await drive.look(noted)
+        await settle(bench, Verdict.LATER)
+        notes = notes_of(bench)
+        first = await notes.looks_after(DataId(bytes(16)), 2)
+        assert first == noted[:2]
+        assert await notes.looks_after(DataId(first[-1].data_id), 2) == noted[2:]
 
 
 async def test_a_look_is_durable_and_what_concerns_another_drive_is_passed_over(bench):

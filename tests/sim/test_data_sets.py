@@ -1,6 +1,7 @@
 """Bodies go to another set where the home set has no room, or not enough drives; records and readers follow."""
 
 from collections import Counter
+from functools import partial
 from random import Random
 
 import msgspec
@@ -8,17 +9,23 @@ import pytest
 import trio
 
 from cluster.drives.drive import DriveState
+from cluster.drives.memory_drive import MemoryDrive
 from cluster.errors import (
     NotEmptyError,
     QuorumError,
     StorageFullError,
     UnavailableError,
 )
+from cluster.ids import DriveId
+from cluster.layout import Seat
+from cluster.objects.away import AwaySettings
 from cluster.objects.model import PartChoice, Seal
 from cluster.objects.source import object_source
+from cluster.register.acceptor import Limits
+from cluster.topology.changes import Place, position_at, replace_drive
 from tests.sim.content import content, part_request, put_request
 from tests.sim.run import simulate
-from tests.sim.spread import Plan, Spread, in_a_spread
+from tests.sim.spread import Face, Plan, Spread, in_a_spread
 from tests.sim.test_puts import holders, keep_stages, timed_put
 from tests.sim.test_reads import read
 
@@ -249,6 +256,39 @@ def test_a_body_may_go_to_a_set_that_was_added_while_its_first_bytes_were_awaite
         assert version.parts[0].set_id == 1
 
     run(work)
+
+
+def test_a_drive_that_takes_over_a_position_owes_what_other_sets_registers_keep_there():
+    limits = Limits(op_ttl_ms=2_000, max_put_ms=5_000)
+
+    async def work(world):
+        life = world.lives[world.nodes[0]]
+        store, bucket, key = await bucket_in_the_first_set(world)
+        fill_up(world, 0)
+        await trio.sleep(2)
+        versions = [
+            await store.put(bucket, key(), put_request((1, SIZE), Random(1))) for _ in range(3)
+        ]
+        assert {version.parts[0].set_id for version in versions} == {1}
+        await trio.sleep(20)  # every drive has asked, and knows its shards to be referred to
+        old, place = world.bare[1][2], Place(1, 2)
+        node = world.node_of(old.drive_id)
+        new = MemoryDrive(
+            DriveId(b"N" * 16), world.runtime, world.nursery, set_id=1, position=2, limits=limits
+        )
+        world.lives[node].core._own()[new.drive_id] = Face(new, world.lives[node].died)
+        replace = partial(replace_drive, place=place, new=Seat(new.drive_id, node))
+        await life.core.agreement.propose(life.core.table, replace)
+        old.vanish()
+        with trio.fail_after(60):
+            while not position_at(life.core.layout, place).voting:
+                await life.core.agreement.wait_changed()
+        await trio.sleep(10)
+        owed = {data_id for data_id, _ in new.platter.index.heal}
+        assert owed == {version.parts[0].data_id for version in versions}
+
+    away = AwaySettings(period_seconds=1.0, again_ms=1_000, later_ms=2_000, limits=limits)
+    run(work, Plan(sets=2, limits=limits, away=away))
 
 
 def test_what_lies_in_a_set_that_a_node_has_not_heard_of_is_unavailable():
