@@ -33,6 +33,7 @@ from cluster.register.messages import (
     Request,
 )
 from cluster.register.records import Applied, BodyId, BodyRef, KeyState, Part, Upload, Version
+from cluster.runtime import Runtime
 from tests.objects.local_store import ThreadRuntime
 
 R = TypeVar("R", bound=object)
@@ -140,9 +141,9 @@ class LocalBench:
 class MemoryBench:
     """A MemoryDrive."""
 
-    def __init__(self, *, cache_bytes: int = 24 << 20) -> None:
+    def __init__(self, *, cache_bytes: int = 24 << 20, runtime: Runtime | None = None) -> None:
         self.cache_bytes = cache_bytes
-        self.runtime = ThreadRuntime(rng=random.Random(1))
+        self.runtime = runtime if runtime is not None else ThreadRuntime(rng=random.Random(1))
         self.started_ms = self.runtime.wall_ms()
         self.drive: MemoryDrive | None = None
 

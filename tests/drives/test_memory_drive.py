@@ -22,7 +22,7 @@ from tests.contracts.benches import (
     query,
     stage,
 )
-from tests.sim.run import simulate
+from tests.sim.run import SimRuntime, simulate
 
 BLOCKS = [bytes([number]) * BLOCK for number in range(4)]
 
@@ -169,9 +169,7 @@ async def test_a_hung_drive_answers_nothing_and_a_vanished_one_has_nothing():
 def test_a_run_is_a_function_of_its_seed():
     def run(seed):
         async def main(rng, trace):
-            bench = MemoryBench()
-            bench.runtime.rng = rng
-            bench.started_ms = 1
+            bench = MemoryBench(runtime=SimRuntime(rng))
             async with bench.open() as drive, trio.open_nursery() as nursery:
 
                 async def one(number):
@@ -193,7 +191,7 @@ def test_a_shard_that_is_taken_back_is_never_called_present_and_is_owed(moment):
     """Cancelled while its row commits: the file goes after the row, whenever the power fails."""
 
     async def main(rng, trace):
-        bench = MemoryBench()
+        bench = MemoryBench(runtime=SimRuntime(rng))
         async with bench.open() as drive:
             drive.faults.commit_seconds = 1.0
             shard = header()

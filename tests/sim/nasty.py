@@ -72,7 +72,6 @@ class Nasty:
             catch_up_seconds=turn("catch_up", 1.0, 0.3),
             forget_seconds=turn("forget", 2.0, 0.4),
             round_seconds=1.0,
-            bury_seconds=5.0,
         )
         core = CoreSettings(
             healing=healing,

@@ -31,6 +31,7 @@ def test_one_seed_is_one_run_and_the_runs_do_what_they_are_for():
 
     assert simulate(watched, seed=3).digest == simulate(watched, seed=3).digest
     simulate(watched, seed=4)
+    simulate(watched, seed=5)
     assert away_bodies > 10
     assert outcomes.count("ok") > len(outcomes) / 2
 
