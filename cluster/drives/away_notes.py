@@ -14,7 +14,7 @@ from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.drives.drive import DriveError
 from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
-from cluster.drives.index_rows import NoteKind, NoteRow, ShardRow
+from cluster.drives.index_rows import IndexReads, NoteKind, NoteRow, ShardRow
 from cluster.ids import DataId, RowKey, UploadId, data_id_hlc
 from cluster.register.acceptor import Acceptor
 from cluster.register.away import Note, Verdict, has_away, make_note, notes_on_change, superfluous
@@ -123,21 +123,19 @@ class AwayNotes:
     async def due(self, kind: NoteKind, limit: int = NOTES_AT_A_TIME) -> list[DueNote]:
         """Notes whose time has come, the oldest first. Raises DriveError."""
         now = self._now_ms()
-        try:
-            rows = await self._reads.run(lambda index: index.due_notes(int(kind), now, limit))
-        except OSError as error:
-            raise DriveError(str(error)) from error
+        rows = await self._stored(lambda index: index.due_notes(int(kind), now, limit))
         return [DueNote(self._read(row), row) for row in rows]
 
     async def looks_after(self, after: DataId, limit: int) -> list[Note]:
         """The bodies of other sets' registers that this drive knows of, in order. Raises DriveError."""
+        rows = await self._stored(lambda index: index.notes_after(int(NoteKind.LOOK), after, limit))
+        return [self._read(row) for row in rows]
+
+    async def _stored(self, work: Callable[[IndexReads], list[bytes]]) -> list[bytes]:
         try:
-            rows = await self._reads.run(
-                lambda index: index.notes_after(int(NoteKind.LOOK), after, limit)
-            )
+            return await self._reads.run(work)
         except OSError as error:
             raise DriveError(str(error)) from error
-        return [self._read(row) for row in rows]
 
     def _read(self, row: bytes) -> Note:
         note = _decoder.decode(row)

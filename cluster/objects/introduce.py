@@ -17,7 +17,7 @@ from cluster.drives.drive import Drive, DriveError
 from cluster.errors import UnavailableError
 from cluster.ids import DataId, DriveId
 from cluster.layout import Layout
-from cluster.topology.changes import Place, position_at
+from cluster.topology.changes import Place
 
 _FIRST = DataId(bytes(16))
 _DRIVE_SECONDS = 10.0  # for a page; else it is tried again
@@ -35,7 +35,7 @@ class Introduction:
 def introductions(layout: Layout, own: Mapping[DriveId, object]) -> list[Introduction]:
     """Those that are due while a position is not complete. Pure."""
     found = []
-    for erasure_set in layout.sets if len(layout.sets) > 1 else ():
+    for erasure_set in layout.sets:
         drives = [position.drive for position in erasure_set.positions]
         for number, position in enumerate(erasure_set.positions):
             if not position.data_complete:
@@ -59,13 +59,12 @@ class Introducer:
 
     async def step(self, notes_of: Mapping[DriveId, AwayNotes]) -> bool:
         """One page of each introduction. Whether more are left."""
-        layout = self._layout()
-        due = introductions(layout, notes_of)
+        due = introductions(self._layout(), notes_of)
         self._passed = {one: self._passed.get(one, _FIRST) for one in due}
         more = False
         for one in due:
             after = self._passed[one]
-            if after is not None and position_at(layout, one.place).drive == one.newcomer:
+            if after is not None:
                 more = await self._pass_on(one, notes_of[one.teller], after) or more
         return more
 

@@ -14,6 +14,20 @@ def sweep(scenario, seeds, world=""):
             raise AssertionError(f"seed {seed}: {command}") from error
 
 
+def see_all(scenario, seeds, wanted, seen):
+    """Raises AssertionError unless the worlds of these seeds show, together, all that is wanted; `seen(world)`: what one shows."""
+    missing = set(wanted)
+    for seed in seeds:
+
+        async def watched(rng, trace):
+            missing.difference_update(seen(await scenario(rng, trace)))
+
+        simulate(watched, seed=seed)
+        if not missing:
+            return
+    raise AssertionError(f"nobody did: {missing}")
+
+
 def violation_of(error):
     """What a checker has found, however deep in groups; None: the error is another."""
     if isinstance(error, BaseExceptionGroup):

@@ -10,7 +10,7 @@ from cluster.topology.system_changes import choose_system_seats
 from tests.sim import growing
 from tests.sim.growing import scenario
 from tests.sim.run import simulate
-from tests.sim.seeds import find_violation, sweep
+from tests.sim.seeds import find_violation, see_all, sweep
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
 BATCHES = 2
@@ -28,16 +28,8 @@ def test_one_seed_is_one_run():
 
 
 def test_every_step_is_taken():
-    missing = {"join", "pool", "move", "switch", "complete", "system", "free"}
-    for seed in range(12):
-
-        async def watched(rng, trace):
-            missing.difference_update((await scenario(rng, trace)).changes)
-
-        simulate(watched, seed=seed)
-        if not missing:
-            return
-    raise AssertionError(f"nobody did: {missing}")
+    steps = {"join", "pool", "move", "switch", "complete", "system", "free"}
+    see_all(scenario, range(12), steps, lambda world: world.changes)
 
 
 def test_a_system_set_that_takes_over_at_once_is_caught(monkeypatch):

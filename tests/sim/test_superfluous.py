@@ -41,13 +41,20 @@ async def upkeep(world):
                 await drive.collect()
 
 
+async def bucket_of_before_the_pool(world, store):
+    """Its registers are all in the first set."""
+    agreement = world.lives[world.nodes[0]].core.agreement
+    agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
+    bucket = await store.create_bucket("sim", "me", b"")
+    agreement._take(world.layout)
+    return bucket
+
+
 async def object_of_a_long_list_away(world):
     """An object whose parts are too many for its record, all of them in the other set; its store and bucket."""
     world.nursery.start_soon(upkeep, world)
     life = world.lives[world.nodes[0]]
-    life.core.agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
-    bucket = await life.store.create_bucket("sim", "me", b"")
-    life.core.agreement._take(world.layout)
+    bucket = await bucket_of_before_the_pool(world, life.store)
     fill_up(world, 0)
     await trio.sleep(2)
     upload = await life.store.create_upload(bucket, b"key", b"")
@@ -149,9 +156,7 @@ def test_a_body_that_no_record_names_goes_when_its_bucket_is_gone():
 
     async def work(world):
         life = world.lives[world.nodes[0]]
-        life.core.agreement._take(msgspec.structs.replace(world.layout, sets=world.layout.sets[:1]))
-        bucket = await life.store.create_bucket("sim", "me", b"")
-        life.core.agreement._take(world.layout)
+        bucket = await bucket_of_before_the_pool(world, life.store)
         drive = world.bare[1][0]
         header = ShardHeader(
             data_id=life.store._context.draw_data_id(), owner=object_row(bucket.bucket_id, b"key"), position=0,
