@@ -64,6 +64,7 @@ class Healing:
         settings = self._settings
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._after_changes)
+            nursery.start_soon(self._every, settings.layout_seconds, self._look_at_layout)
             nursery.start_soon(self._every, settings.catch_up_seconds, self._catch_up)
             nursery.start_soon(self._every, settings.forget_seconds, self._forget)
             nursery.start_soon(self._every, settings.bury_seconds, self._bury)
@@ -80,6 +81,10 @@ class Healing:
             await trio.sleep(seconds)
             with suppress(ClusterError):  # no quorum now: the next round tries again
                 await work()
+
+    async def _look_at_layout(self) -> None:
+        """Whoever has changed it tells the others: but not where it died as soon as its change was chosen."""
+        await self._agreement.refresh(self._table)
 
     async def _catch_up(self) -> None:
         """All drives at once: what they ask of a node goes there as one call."""

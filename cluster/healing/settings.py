@@ -22,6 +22,7 @@ class HealingSettings:
     page_bytes: int = 1 << 20
     at_once: int = 16  # rows under way
     steward_seconds: float = 5.0  # between two looks at what is under way in the layout
+    layout_seconds: float = 30.0  # between two looks for a layout that nobody told of
     catch_up_seconds: float = 5.0
     forget_seconds: float = 60.0  # between two rounds over tombstones and orphans
     bury_seconds: float = 3600.0  # between two looks for buckets whose end nobody was told of

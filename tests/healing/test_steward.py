@@ -38,14 +38,14 @@ class World:
         }
         self.agreement = Agreement(layout, lambda: [d.layout for d in self.drives.values()])
         clock = HybridClock(runtime.wall_ms, 7)
-        roster = Roster(ME, lambda: self.layout, lambda: self.drives, lambda _: None)
+        self.roster = Roster(ME, lambda: self.layout, lambda: self.drives, lambda _: None)
         self.table = Table(
-            drives_of=roster.drives_of, layout=lambda: self.layout, clock=clock, runtime=runtime,
+            drives_of=self.roster.drives_of, layout=lambda: self.layout, clock=clock, runtime=runtime,
             settings=TableSettings(round_seconds=0.5),
         )  # fmt: skip
         nursery.start_soon(self.table.run)
         self.steward = Steward(
-            ME, self.agreement, self.table, roster, MembershipView(ME), HealingSettings(round_seconds=0.5)
+            ME, self.agreement, self.table, self.roster, MembershipView(ME), HealingSettings(round_seconds=0.5)
         )  # fmt: skip
 
     @property

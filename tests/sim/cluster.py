@@ -144,6 +144,7 @@ class ClusterWorld(World):
 
     nodes = NODES  # that chaos knows, and clients
     shares = (0.0, 0.1, 0.1, 0.3)  # of what can be turned nasty
+    layout_seconds = 5.0  # between two looks at the layout's register
     harms_drives = True  # in ways that last
 
     def __init__(self, rng: Random, nursery: trio.Nursery, trace, mutate=None) -> None:
@@ -151,8 +152,9 @@ class ClusterWorld(World):
         self.calendar = Calendar()
         self.runtime = SimRuntime(Random(rng.getrandbits(64)), calendar=self.calendar)
         self.nasty = Nasty.draw(
-            rng, round_seconds=1.0, hedge_seconds=0.05, grace_ms=5_000, shares=self.shares
-        )
+            rng, round_seconds=1.0, hedge_seconds=0.05, grace_ms=5_000, shares=self.shares,
+            layout_seconds=self.layout_seconds,
+        )  # fmt: skip
         self.settings = self.nasty.core
         self.drives = [
             MemoryDrive(

@@ -44,7 +44,9 @@ class Nasty:
     turned: tuple[str, ...]
 
     @classmethod
-    def draw(cls, rng, *, round_seconds, hedge_seconds, grace_ms, shares=(0.0, 0.1, 0.1, 0.3)):
+    def draw(
+        cls, rng, *, round_seconds, hedge_seconds, grace_ms, shares=(0.0, 0.1, 0.1, 0.3), layout_seconds=5.0
+    ):  # fmt: skip
         """A kind of seed: how much is turned, then what."""
         share = rng.choice(shares)
         turned = []
@@ -69,6 +71,7 @@ class Nasty:
             rows=turn("healing_rows", 256, 1, 3),
             at_once=turn("healing_at_once", 16, 1),
             steward_seconds=0.5,
+            layout_seconds=layout_seconds,
             catch_up_seconds=turn("catch_up", 1.0, 0.3),
             forget_seconds=turn("forget", 2.0, 0.4),
             round_seconds=1.0,

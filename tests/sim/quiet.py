@@ -1,5 +1,6 @@
 """The cluster without faults, where every message, commit and read takes a given time: for what is counted and measured."""
 
+import math
 from contextlib import asynccontextmanager
 
 import trio
@@ -9,9 +10,10 @@ from tests.sim.network import LinkSettings
 
 
 class QuietWorld(ClusterWorld):
-    """All settings as usual."""
+    """All settings as usual, but that no node reads a register unasked."""
 
     shares = (0.0,)
+    layout_seconds = math.inf
 
 
 @asynccontextmanager
