@@ -9,7 +9,13 @@ from rich.table import Table
 
 from cluster.config import Config
 
-_COLOURS = {"active": "green", "slow": "yellow", "readonly": "yellow", "rebuilding": "yellow"}
+_COLOURS = {
+    "active": "green",
+    "slow": "yellow",
+    "readonly": "yellow",
+    "crowded": "yellow",
+    "rebuilding": "yellow",
+}
 
 
 def _bytes(count: int | None) -> str:

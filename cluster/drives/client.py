@@ -9,6 +9,7 @@ import trio
 
 from cluster.drives import rpc_messages as rpc
 from cluster.drives.drive import (
+    FULL,
     STAGING,
     Blob,
     DriveError,
@@ -61,7 +62,7 @@ class RemoteDrive:
 
     def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:
         """See Drive."""
-        if self.state is DriveState.READONLY:
+        if self.state in FULL:
             raise DriveFullError("the drive takes no shards")
         if self.state not in STAGING:
             raise DriveError(self._node.reason or f"the drive is {self.state.value}")

@@ -20,11 +20,12 @@ Blob: TypeAlias = bytes | bytearray | memoryview
 
 
 class DriveState(enum.Enum):
-    """What a drive can do; only ACTIVE, READONLY and SLOW vote (I12)."""
+    """What a drive can do; only ACTIVE, SLOW, READONLY and CROWDED vote (I12)."""
 
     ACTIVE = "active"
     SLOW = "slow"  # votes and stages, last choice
     READONLY = "readonly"  # full: votes (metadata reserve), deletes, reads; does not stage
+    CROWDED = "crowded"  # not much room for records either: nothing new, so that deletes still work
     REBUILDING = "rebuilding"  # takes accepts and shards, does not vote
     FAULTY = (
         "faulty"  # an fsync or write failed, or it hung: nothing until it is replaced or rebuilt
@@ -33,7 +34,8 @@ class DriveState(enum.Enum):
     WRONG = "wrong"  # another drive's identity lies there
 
 
-VOTING = frozenset({DriveState.ACTIVE, DriveState.SLOW, DriveState.READONLY})
+FULL = frozenset({DriveState.READONLY, DriveState.CROWDED})
+VOTING = FULL | {DriveState.ACTIVE, DriveState.SLOW}
 ANSWERING = VOTING | {DriveState.REBUILDING}  # registers: takes accepts, tells what it wants
 STAGING = frozenset({DriveState.ACTIVE, DriveState.SLOW, DriveState.REBUILDING})
 

@@ -15,6 +15,7 @@ import trio
 from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
+    FULL,
     STAGING,
     CommitMark,
     DriveError,
@@ -213,7 +214,7 @@ class LocalDrive:
 
     def open_stage(self, header: ShardHeader, size_hint: int) -> Stage:
         """See Drive."""
-        if self._state is DriveState.READONLY:
+        if self._state in FULL:
             raise DriveFullError(self.reason)
         if self._state not in STAGING:
             raise DriveError(self.reason)
@@ -273,15 +274,17 @@ class LocalDrive:
         trouble = judge(error)
         if trouble is Trouble.FULL:
             if self._state is DriveState.ACTIVE:
-                self._become_full()
+                self._become(DriveState.READONLY)
             return DriveFullError(str(error))
         if trouble is Trouble.BROKEN:
             self._fault(f"a write failed: {error}")
         return DriveError(str(error))
 
-    def _become_full(self) -> None:
-        self._state = DriveState.READONLY
-        self.reason = f"{self.root} is full: delete objects or add drives"
+    def _become(self, state: DriveState) -> None:
+        """Full, or not any more."""
+        self._state, self.reason = state, ""
+        if state in FULL:
+            self.reason = f"{self.root} is full: delete objects or add drives"
 
     # -- upkeep
 
@@ -290,7 +293,7 @@ class LocalDrive:
         await self._upkeep.run()
 
     async def measure(self) -> None:
-        """Look at the free space: READONLY below the reserve, ACTIVE again above one and a half of it."""
+        """Look at the free space, and go by it. See Room."""
         try:
             total, free = await self._threads.run(lambda: self.files.free_bytes(self.root))
         except OSError as error:
@@ -298,10 +301,9 @@ class LocalDrive:
             self.leave(DriveState.MISSING, reason)
             return
         self._room.measured(total, free)
-        if self._state is DriveState.ACTIVE and self._room.is_short:
-            self._become_full()
-        elif self._state is DriveState.READONLY and self._room.is_ample:
-            self._state, self.reason = DriveState.ACTIVE, ""
+        judged = self._room.judge(self._state)
+        if judged is not self._state:
+            self._become(judged)
 
     async def collect(self) -> None:
         """Drop what dead buckets left, and superseded shards whose grace is over, a bounded number at a time."""

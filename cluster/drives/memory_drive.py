@@ -13,6 +13,7 @@ import trio
 from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
+    FULL,
     STAGING,
     Blob,
     CommitMark,
@@ -50,6 +51,7 @@ class Faults:
     read_seconds: float = 0.001
     hung: bool = False  # takes everything, answers nothing
     full: bool = False
+    crowded: bool = False  # and there is hardly room for records
     fsync_fails: bool = False
     fsync_lies: bool = False  # of shard files; one of the index shows in its commit number
     reads_fail: bool = False
@@ -113,8 +115,11 @@ class MemoryDrive:
     @property
     def state(self) -> DriveState:
         """What it can do now."""
-        is_full = self.faults.full and self._state is DriveState.ACTIVE
-        return DriveState.READONLY if is_full else self._state
+        if self._state is not DriveState.ACTIVE:
+            return self._state
+        if self.faults.crowded:
+            return DriveState.CROWDED
+        return DriveState.READONLY if self.faults.full else DriveState.ACTIVE
 
     # -- the disk
 
@@ -244,7 +249,7 @@ class MemoryDrive:
 
     def check_writable(self) -> None:
         """Raises DriveFullError, DriveError."""
-        if self.faults.full:
+        if self.state in FULL:
             raise DriveFullError("full")
         if self._state not in STAGING:
             raise DriveError(self.reason)

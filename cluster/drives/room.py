@@ -1,6 +1,6 @@
 """Free space of a drive: what stages may still promise, and when it is full. Pure."""
 
-from cluster.drives.drive import DriveUsage
+from cluster.drives.drive import FULL, DriveState, DriveUsage
 
 
 class Room:
@@ -25,15 +25,19 @@ class Room:
         self._staged_bytes += size
         return True
 
-    @property
-    def is_short(self) -> bool:
-        """Below the reserve: the drive is full."""
-        return self.usage is not None and self.usage.free < self._reserve(self.usage)
+    def judge(self, state: DriveState) -> DriveState:
+        """The state of a drive that was active or full. READONLY below the reserve, CROWDED below half of it.
 
-    @property
-    def is_ample(self) -> bool:
-        """Above one and a half of the reserve: a full drive takes shards again."""
-        return self.usage is not None and self.usage.free > self._reserve(self.usage) * 3 // 2
+        It is left again above the reserve, and for good above one and a half of it.
+        """
+        if self.usage is None or (state is not DriveState.ACTIVE and state not in FULL):
+            return state
+        free, reserve = self.usage.free, self._reserve(self.usage)
+        if free < reserve // 2 or (free < reserve and state is DriveState.CROWDED):
+            return DriveState.CROWDED
+        if free < reserve or (free <= reserve * 3 // 2 and state in FULL):
+            return DriveState.READONLY
+        return DriveState.ACTIVE
 
     def _reserve(self, usage: DriveUsage) -> int:
         wanted = max(self._min_free_bytes, int(usage.total * self._min_free_ratio))

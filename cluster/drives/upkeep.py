@@ -8,7 +8,7 @@ from typing import Protocol
 import apsw
 import trio
 
-from cluster.drives.drive import ANSWERING, DriveError, DriveState
+from cluster.drives.drive import ANSWERING, FULL, DriveError, DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.file_threads import FileThreads
 from cluster.drives.group_commit import GroupCommit
@@ -142,7 +142,7 @@ class Upkeep:
         limit, usage = self._periods.checkpoint_bytes, self._room.usage
         if usage is not None:
             limit = min(limit, usage.total // 64)
-        if self._drive.state is DriveState.READONLY:
+        if self._drive.state in FULL:
             limit = 0  # every page of the log counts now
         durable = self._commits.durable
         if durable != self._checkpointed and await self._threads.run(

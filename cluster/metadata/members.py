@@ -1,10 +1,11 @@
 """The drives that take part in a register under one layout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
-from cluster.drives.drive import VOTING, Drive
+from cluster.drives.drive import FULL, VOTING, Drive, DriveState
+from cluster.errors import StorageFullError
 from cluster.layout import Layout
 from cluster.quorum import Electorate
 from cluster.votes import roll_of
@@ -30,6 +31,22 @@ class Members:
     def unable(self) -> int:
         """Bitmap of those that cannot vote now, as far as is known."""
         return sum(1 << i for i, drive in enumerate(self.drives) if drive.state not in VOTING)
+
+    @property
+    def has_room_inside(self) -> bool:
+        """Whether small bodies may go into the records."""
+        return not self.electorate.cannot_accept(self._among(FULL))
+
+    def require_room(self) -> None:
+        """Raises StorageFullError where not even a record may be added: it would cost the drives what they need to forget."""
+        crowded = self._among({DriveState.CROWDED})
+        if crowded and self.electorate.cannot_accept(crowded | self.unable()):
+            raise StorageFullError(
+                f"{crowded.bit_count()} of {len(self.drives)} drives have hardly room for records"
+            )
+
+    def _among(self, states: Collection[DriveState]) -> int:
+        return sum(1 << i for i, drive in enumerate(self.drives) if drive.state in states)
 
 
 def members_under(layout: Callable[[], Layout], drives_of: DrivesOf) -> MembersOf:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from cluster.drives.drive import STAGING, Drive, DriveState
+from cluster.drives.drive import FULL, STAGING, Drive
 from cluster.errors import QuorumError, StorageFullError
 from cluster.objects.context import Context
 from cluster.placement import SetRoom, other_set
@@ -42,7 +42,7 @@ class DataSets:
         weak = self._another_weak()
         if weak is not None:
             return weak
-        if any(drive.state is DriveState.READONLY for drive in drives):
+        if any(drive.state in FULL for drive in drives):
             raise StorageFullError(f"{live} of {layout.n} drives have room")
         raise QuorumError(Quorum(layout.n).accept, live, "can take shards")
 

@@ -8,8 +8,7 @@ import xxhash
 from msgspec.structs import replace
 
 from cluster.clock import BALLOT_ZERO
-from cluster.drives.drive import DriveState
-from cluster.errors import StorageFullError, UnavailableError
+from cluster.errors import UnavailableError
 from cluster.ids import UploadId
 from cluster.layout import Layout
 from cluster.metadata.attempt import EarlyPrepare
@@ -47,12 +46,15 @@ async def put_body(
     body: BodyRef | None = None
     parts: tuple[Part, ...] = ()
     early: EarlyPrepare | None = None
-    if filled > INLINE_LIMIT or upload_id is not None:
+    home = context.table.members_of(ref.set_id)
+    # The reserve of a full drive is there so that objects can be deleted, not for small new ones.
+    has_room_inside = filled <= INLINE_LIMIT and (not filled or home.has_room_inside)
+    if upload_id is not None or not has_room_inside:
+        home.require_room()  # or nobody would ever refer to the body
         staged = _StagedBody(context, ref)
         part, seal = await staged.store(request, first[:filled], number)
         size, parts, early = part.size, (part,), staged.early
     else:
-        _require_room(context, ref)
         data = bytes(memoryview(first)[:filled])
         for digest in request.digests:
             digest.update(data)
@@ -151,14 +153,3 @@ def committed_version(done: Committed, template: Version, *, named: bool) -> Ver
         if version.stamp == done.stamp:
             return version
     return replace(template, stamp=done.stamp, version_id=done.stamp.pack() if named else None)
-
-
-def _require_room(context: Context, ref: RegisterRef) -> None:
-    # The reserve of a full drive is there so that objects can be deleted, not for small new ones.
-    members = context.table.members_of(ref.set_id)
-    full = 0
-    for index, drive in enumerate(members.drives):
-        if drive.state is DriveState.READONLY:
-            full |= 1 << index
-    if full and members.electorate.cannot_accept(full):
-        raise StorageFullError(f"{full.bit_count()} of {len(members.drives)} drives are full")

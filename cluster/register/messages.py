@@ -270,10 +270,9 @@ class StaleBucket:
 
 @attrs.frozen
 class Failed:
-    """The drive could not do it: full, faulty, gone, overloaded. No effect that a later reply could show is implied."""
+    """The drive could not do it: faulty, gone, overloaded. No effect that a later reply could show is implied."""
 
     reason: str
-    full: bool = False
 
 
 Reply = (

@@ -282,6 +282,14 @@ async def test_a_drive_is_full_below_its_reserve_and_takes_shards_again_above(be
         with pytest.raises(DriveFullError):
             drive.open_stage(header(), 0)
         assert await ask(drive, prepare(at(bench, 1))) is not None
+        room["free"] = gib - gib // 8
+        await until(lambda: drive.state is DriveState.CROWDED)
+        with pytest.raises(DriveFullError):
+            drive.open_stage(header(), 0)
+        ballot = at(bench, 2)
+        await expect(drive, accept(ballot, live(ballot)), Accepted)
+        room["free"] = 2 * gib + gib // 16
+        await until(lambda: drive.state is DriveState.READONLY)
         room["free"] = 2 * gib + gib // 2  # above the reserve, but not by half
         await trio.sleep(0.2)
         assert drive.state is DriveState.READONLY
