@@ -26,10 +26,11 @@ from tests.objects.faulty_drive import FaultyDrive, Mode
 from tests.objects.local_store import LocalStore, noise, open_store, put_request, read_all
 
 MI = 1 << 20
-# Patient enough for a busy machine's fsyncs; where drives hang, every second of patience is waited for.
+# Patient enough for a busy machine's fsyncs, also those of the last shard: a test that damages two needs all the others.
+# Where drives hang, every second of patience is waited for.
 PATIENT = ObjectSettings(
     retry_seconds=10.0, overflow_seconds=5.0, stage_seconds=20.0, stall_seconds=5.0,
-    straggler_max_seconds=0.1, straggler_feed_seconds=1.0,
+    straggler_min_seconds=10.0, straggler_max_seconds=10.0,
 )  # fmt: skip
 QUICK = ObjectSettings(
     retry_seconds=1.0, overflow_seconds=0.5, stage_seconds=10.0, stall_seconds=0.5,
