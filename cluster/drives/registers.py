@@ -20,6 +20,7 @@ from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import HeadRow, pack_bodies
 from cluster.drives.kept_layout import KeptLayout
 from cluster.drives.leftovers import Leftovers
+from cluster.drives.row_bodies import RowBodies
 from cluster.drives.row_cache import Row, RowCache, decode_row
 from cluster.drives.scans import Scans
 from cluster.ids import DataId, RowKey
@@ -73,7 +74,7 @@ class Registers:
         self._commits = commits
         self._reads = reads
         self._cache = RowCache(cache_bytes)
-        self._next_body = last_body + 1
+        self.bodies = RowBodies(commits, reads, self._cache, last=last_body)
         self._loading: dict[RowKey, list[Callable[[Row], None]]] = {}
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
@@ -88,7 +89,7 @@ class Registers:
             now_ms=now_ms,
             grace_ms=grace_ms,
             forget=self._drop_row,
-            with_body=self._with_body,
+            with_body=self.bodies.read,
         )
         self.dead_buckets = DeadBuckets(
             acceptor.control,
@@ -140,11 +141,6 @@ class Registers:
         # Kept until that is durable: the index still has the old row, and would be believed.
         self._cache.put(key, Row(BOTTOM, {}, self._commits.seq, 0))
 
-    def new_body(self) -> int:
-        """A rowid for a body row."""
-        self._next_body += 1
-        return self._next_body - 1
-
     # -- rows
 
     def _load(self, key: RowKey, then: Callable[[Row], None], reply: ReplyTo) -> None:
@@ -194,7 +190,7 @@ class Registers:
                 self._learn(request, row)
                 reply(Done())
             case ReadBody():
-                self._with_body(
+                self.bodies.read(
                     request.row,
                     row,
                     request.body,
@@ -224,7 +220,7 @@ class Registers:
         live = register.state.live
         if request.bodies and live is not None and live.body is not None and not live.body.count:
             body = live.body.id
-            self._with_body(
+            self.bodies.read(
                 request.row,
                 row,
                 body,
@@ -238,24 +234,6 @@ class Registers:
     ) -> None:
         bodies: Mapping[BodyId, bytes] = {} if data is None else {body: data}
         self.when_shown(row.seq, reply, Value(register, bodies))
-
-    def _with_body(
-        self, key: RowKey, row: Row, body: BodyId, then: Callable[[bytes | None], None]
-    ) -> None:
-        data = row.data.get(body)
-        rowid = row.bodies.get(body)
-        if data is not None or rowid is None:
-            then(data)
-            return
-
-        def landed(read: bytes | None, _: str) -> None:
-            if read is not None and body not in row.data and self._cache.get(key) is row:
-                row.data[body] = read
-                self._cache.charge(row, len(read))
-                self._trim()
-            then(read)
-
-        self._reads.submit(lambda index: index.body(rowid), landed)
 
     def _prepare(self, request: Prepare, reply: ReplyTo, row: Row) -> None:
         decision = self._acceptor.prepare(
@@ -289,16 +267,8 @@ class Registers:
         """Put a decided state into the filling batch; `row.seq` then names it."""
         commits, batch = self._commits, self._commits.batch
         old = row.register.state if row.register is not None else BOTTOM.state
-        state, message = write.register.state, write.message
-        if write.drop_bodies:
-            self._drop_bodies(row, old, write)
-        for version in state.versions:
-            if version.body is not None and version.body.id not in row.bodies:
-                data = message.bodies[version.body.id]
-                row.bodies[version.body.id] = self._next_body
-                batch.bodies[self._next_body] = data
-                row.data[version.body.id] = data
-                self._next_body += 1
+        state = write.register.state
+        self.bodies.write(row, old, write)
         # What the states between removed, when this drive has missed some, only their ring remembers.
         row.missed = row.missed or write.missed
         self.notes.on_write(key, row.register, state, write.register.ballot)
@@ -306,8 +276,8 @@ class Registers:
         row.seq = commits.seq
         row.superseded += write.superseded
         if row.keeps_lists and write.register.chosen:
-            self._drop_lists(row, state)
-        encoded = message.encoded
+            self.bodies.drop_lists(row, state)
+        encoded = write.message.encoded
         batch.heads[key] = HeadRow(
             key,
             write.register.ballot,
@@ -335,32 +305,6 @@ class Registers:
         self._cache.put(key, row)
         commits.touch()
 
-    def _drop_bodies(self, row: Row, old: KeyState, write: Write) -> None:
-        """What the new state does not have. A part list stays with the row until that is chosen: it names data that is collectable then."""
-        batch, now_known = self._commits.batch, old.body_ids()
-        lists = {v.body.id: v.upload_id for v in old.versions if v.body and v.body.count}
-        for body in write.drop_bodies:
-            if body in lists:
-                row.keeps_lists = True
-                row.list_bodies += ((body, row.bodies[body], lists[body]),)
-            elif body in now_known:
-                rowid = row.bodies.pop(body)
-                row.data.pop(body, None)
-                if batch.bodies.pop(rowid, None) is None:
-                    batch.drop_bodies.add(rowid)
-
-    def _drop_lists(self, row: Row, chosen: KeyState) -> bool:
-        """Part lists that stayed, and that the chosen state does not have. Of one from another life of the drive no data is collected: that is an orphan's."""
-        left = row.bodies.keys() - chosen.body_ids()
-        noted = {rowid for _, rowid, _ in row.list_bodies}
-        row.keeps_lists = False
-        for body in left:
-            rowid = row.bodies.pop(body)
-            row.data.pop(body, None)
-            if rowid not in noted:
-                self._commits.batch.drop_bodies.add(rowid)
-        return bool(left)
-
     def _note_uploads(self, key: RowKey, row: Row, old: KeyState, new: KeyState) -> None:
         if old.uploads == new.uploads:
             return
@@ -386,7 +330,7 @@ class Registers:
         batch, register = self._commits.batch, decision.register
         row.register = register
         head = batch.heads.get(key)
-        if row.keeps_lists and self._drop_lists(row, register.state):
+        if row.keeps_lists and self.bodies.drop_lists(row, register.state):
             encoded, bodies = encode_state(register.state), pack_bodies(row.bodies.items())
             batch.heads[key] = HeadRow(key, register.ballot, _flags(register), encoded, bodies)
         elif head is not None:
@@ -406,9 +350,7 @@ class Registers:
         batch.chosen.discard(key)
         batch.uploads[key] = False
         batch.hints[key] = 0
-        for rowid in row.bodies.values():
-            if batch.bodies.pop(rowid, None) is None:
-                batch.drop_bodies.add(rowid)
+        self.bodies.forget(row)
         self._drop_row(key)
         self._commits.touch()
 

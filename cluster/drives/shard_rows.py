@@ -62,7 +62,7 @@ class ShardRows:
             raise DriveError(commits.failed)
         batch = commits.batch
         if body is not None:
-            rowid = self._registers.new_body()
+            rowid = self._registers.bodies.draw()
             batch.bodies[rowid] = body
             row = attrs.evolve(row, body=rowid)
         batch.shards.append(row)
