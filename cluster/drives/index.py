@@ -5,7 +5,6 @@ rowid table, so that updating a head never rewrites them. docs/formats/index.md 
 """
 
 import ctypes
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +15,12 @@ import apsw.sqlite_extra
 import crc32c
 
 from cluster.clock import Ballot
-from cluster.drives.index_rows import Batch, HeadRow, NoteKind, ShardRow, unpack_control
+from cluster.drives.index_rows import Batch, HeadRow, NoteKind, ShardRow, body_crc, unpack_control
+from cluster.drives.index_writes import write_batch
 from cluster.ids import DataId, RowKey
 from cluster.register.acceptor import Control
 from cluster.register.anti_entropy import ShardOf
-from cluster.register.messages import CHOSEN, ScanRow
+from cluster.register.messages import ScanRow
 
 FILE = "meta.db"
 CHECKSUM_VFS = "cksmvfs"
@@ -109,121 +109,12 @@ class Index:
     def _one(self, sql: str, arguments: Sequence[Any] = ()) -> Any:
         return next(iter(self._db.execute(sql, arguments)), None)
 
-    def _many(self, before: str, rows: Sequence[Sequence[Any]], after: str = "") -> None:
-        """Multi-row VALUES statements: one step, and one release of the GIL, for up to 64 rows."""
-        at = 0
-        while at < len(rows):
-            left = len(rows) - at
-            count = 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
-            places = "(" + ",".join("?" * len(rows[at])) + ")"
-            sql = f"{before} VALUES {','.join([places] * count)} {after}"
-            self._db.execute(sql, tuple(itertools.chain.from_iterable(rows[at : at + count])))
-            at += count
-
     # -- writing
 
     def apply(self, batch: Batch) -> None:
         """Write and commit a batch: durable when this returns. Raises apsw.Error, after which nothing is known."""
         with self._db:
-            self._apply(batch)
-
-    def _apply(self, batch: Batch) -> None:
-        heads = [
-            (h.row, h.ballot.pack(), h.flags, h.state, h.bodies, h.crc)
-            for h in batch.heads.values()
-            if h
-        ]
-        if heads:
-            self._many("INSERT OR REPLACE INTO head", heads)
-        gone = [(row,) for row, head in batch.heads.items() if head is None]
-        if gone:
-            self._db.executemany("DELETE FROM head WHERE row=?", gone)
-        if batch.chosen:
-            rows = list(batch.chosen)
-            for at in range(0, len(rows), 64):
-                some = rows[at : at + 64]
-                marks = ",".join("?" * len(some))
-                self._db.execute(
-                    f"UPDATE head SET flags=flags|{CHOSEN} WHERE row IN ({marks})", some
-                )
-        if batch.bodies:
-            self._many(
-                "INSERT INTO body",
-                [(rowid, data, body_crc(rowid, data)) for rowid, data in batch.bodies.items()],
-            )
-        self._apply_rest(batch)
-
-    def _apply_rest(self, batch: Batch) -> None:
-        run = self._db.executemany
-        if batch.drop_bodies:
-            run("DELETE FROM body WHERE id=?", [(rowid,) for rowid in batch.drop_bodies])
-        for row, is_open in batch.uploads.items():
-            sql = (
-                "INSERT OR IGNORE INTO upload VALUES (?)"
-                if is_open
-                else "DELETE FROM upload WHERE row=?"
-            )
-            self._db.execute(sql, (row,))
-        if batch.shards:
-            self._many(
-                "INSERT OR REPLACE INTO shard",
-                [
-                    (s.data_id, s.position, s.owner, s.payload_bytes, s.digests, s.body)
-                    for s in batch.shards
-                ],
-            )
-        if batch.drop_shards:
-            run("DELETE FROM shard WHERE data_id=? AND position=?", batch.drop_shards)
-        self._apply_heal(batch)
-        for row, missed in batch.hints.items():
-            if missed:
-                self._db.execute("INSERT OR REPLACE INTO hint VALUES (?,?)", (row, missed))
-            else:
-                self._db.execute("DELETE FROM hint WHERE row=?", (row,))
-        if batch.trash:
-            self._many("INSERT OR IGNORE INTO trash", list(batch.trash.items()))
-        if batch.drop_trash:
-            gone = [(data_id,) for data_id in batch.drop_trash]
-            run("DELETE FROM trash WHERE data_id=?", gone)
-            run("DELETE FROM heal WHERE data_id=?", gone)
-            run(f"DELETE FROM note WHERE kind={NoteKind.LOOK:d} AND data_id=?", gone)
-        if batch.settled or batch.notes:
-            self._apply_notes(batch)
-        for bucket, (epoch, dead) in batch.fences.items():
-            self._db.execute("INSERT OR REPLACE INTO fence VALUES (?,?,?)", (bucket, epoch, dead))
-        for name, value in batch.ctl.items():
-            self._db.execute("INSERT OR REPLACE INTO ctl VALUES (?,?)", (name, value))
-
-    def _apply_notes(self, batch: Batch) -> None:
-        for (kind, data_id), (was, row) in batch.settled.items():
-            which = (kind, data_id, was)
-            if row is None:
-                sql = "DELETE FROM note WHERE kind=? AND data_id=? AND packed=?"
-                self._db.execute(sql, which)
-            else:
-                sql = "UPDATE note SET due_ms=?, rank=?, packed=? WHERE kind=? AND data_id=? AND packed=?"
-                self._db.execute(sql, (row.due_ms, row.rank, row.packed, *which))
-        self._many(
-            "INSERT INTO note",
-            [(*key, row.due_ms, row.rank, row.packed) for key, row in batch.notes.items()],
-            "ON CONFLICT(kind, data_id) DO UPDATE SET due_ms=excluded.due_ms, rank=excluded.rank, "
-            "packed=excluded.packed WHERE excluded.rank >= rank",
-        )
-
-    def _apply_heal(self, batch: Batch) -> None:
-        run = self._db.executemany
-        if batch.debt:
-            run(
-                "INSERT OR IGNORE INTO heal SELECT ?1, ?2, ?3, 'not staged at commit' "
-                "WHERE NOT EXISTS (SELECT 1 FROM shard WHERE data_id=?1 AND position=?2)",
-                [(*key, owner) for key, owner in batch.debt.items()],
-            )
-        if batch.heal:
-            bad = [(*key, *why) for key, why in batch.heal.items() if why is not None]
-            self._many("INSERT OR REPLACE INTO heal", bad)
-            healed = [key for key, why in batch.heal.items() if why is None]
-            if healed:
-                run("DELETE FROM heal WHERE data_id=? AND position=?", healed)
+            write_batch(self._db, batch)
 
     def checkpoint(self) -> None:
         """Move what the log holds into the database file; readers and the writer go on meanwhile."""
@@ -410,11 +301,6 @@ class Index:
         verdict = self._one("PRAGMA quick_check(1)")[0]
         if verdict != "ok":
             raise IndexDamagedError(verdict)
-
-
-def body_crc(rowid: int, data: bytes) -> int:
-    """Of a body row; the rowid comes first, so that another row's bytes do not check."""
-    return crc32c.crc32c(data, crc32c.crc32c(rowid.to_bytes(8, "big")))
 
 
 _loading = threading.Lock()  # drives are opened in threads

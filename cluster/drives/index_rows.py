@@ -192,3 +192,8 @@ def unpack_control(
         if is_dead:
             control.dead.add(BucketId(bucket))
     return control
+
+
+def body_crc(rowid: int, data: bytes) -> int:
+    """Of a body row; the rowid comes first, so that another row's bytes do not check."""
+    return crc32c.crc32c(data, crc32c.crc32c(rowid.to_bytes(8, "big")))
