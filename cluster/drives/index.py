@@ -277,6 +277,10 @@ class Index:
         sql = "SELECT packed FROM note WHERE kind=? AND data_id > ? ORDER BY data_id LIMIT ?"
         return [packed for (packed,) in self._db.execute(sql, (kind, after, limit))]
 
+    def spare_bytes(self) -> int:
+        """See IndexReads."""
+        return int(self._one("PRAGMA freelist_count")[0]) * PAGE_BYTES
+
     def count(self, table: str) -> int:
         """Rows of a table: for status, not for hot paths."""
         assert table in {"heal", "hint", "trash", "shard", "head", "note"}

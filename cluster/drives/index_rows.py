@@ -172,6 +172,10 @@ class IndexReads(Protocol):
         """Notes of a kind on bodies after this one, in order, at most limit, as stored."""
         ...
 
+    def spare_bytes(self) -> int:
+        """Of what the index takes up, free for new rows: what was deleted is not given back to the file system."""
+        ...
+
     def count(self, table: str) -> int:
         """Rows of a table: for status, not for hot paths."""
         ...

@@ -285,6 +285,10 @@ class LocalDrive:
         self._state, self.reason = state, ""
         if state in FULL:
             self.reason = f"{self.root} is full: delete objects or add drives"
+        if state is DriveState.CROWDED:
+            self.reason = (
+                f"{self.root} hardly has room for records: delete objects there, or make it larger"
+            )
 
     # -- upkeep
 
@@ -300,7 +304,9 @@ class LocalDrive:
             reason = f"{self.root} is gone ({error.strerror}): mount the drive"
             self.leave(DriveState.MISSING, reason)
             return
-        self._room.measured(total, free)
+        with suppress(DriveError):  # the index is busy: the next look will tell
+            spare = await self._rows.ask(lambda index: index.spare_bytes())
+            self._room.measured(total, free, spare)
         judged = self._room.judge(self._state)
         if judged is not self._state:
             self._become(judged)

@@ -13,7 +13,6 @@ import trio
 from cluster.drives.away_notes import AwayNotes
 from cluster.drives.drive import (
     ANSWERING,
-    FULL,
     STAGING,
     Blob,
     CommitMark,
@@ -249,7 +248,7 @@ class MemoryDrive:
 
     def check_writable(self) -> None:
         """Raises DriveFullError, DriveError."""
-        if self.state in FULL:
+        if self.faults.full or self.faults.crowded:
             raise DriveFullError("full")
         if self._state not in STAGING:
             raise DriveError(self.reason)

@@ -202,6 +202,10 @@ class MemoryIndex:
         due = sorted((due_ms, data_id) for data_id, due_ms in self.trash.items())
         return [data_id for due_ms, data_id in due[:limit] if due_ms <= now_ms]
 
+    def spare_bytes(self) -> int:
+        """Memory that is free is nobody's."""
+        return 0
+
     def count(self, table: str) -> int:
         """See IndexReads."""
         return {"heal": len(self.heal), "hint": len(self.hints), "trash": len(self.trash)}[table]

@@ -1,26 +1,33 @@
 """Free space of a drive: what stages may still promise, and when it is full. Pure."""
 
 from cluster.drives.drive import FULL, DriveState, DriveUsage
+from cluster.drives.local_stage import ROW_SHARD_BYTES
 
 
 class Room:
-    """Fed with measurements. Nothing is refused before the first."""
+    """Fed with measurements. Nothing is refused before the first.
+
+    The index never gives back what it took: what was deleted there is room for rows, and only for them. So a drive
+    that small objects have filled has room again when they are deleted, though its file system shows none.
+    """
 
     def __init__(self, *, min_free_bytes: int, min_free_ratio: float) -> None:
         self._min_free_bytes, self._min_free_ratio = min_free_bytes, min_free_ratio
         self._staged_bytes = 0  # promised to stages since the free space was measured
+        self._spare_bytes = 0
         self.usage: DriveUsage | None = None
 
-    def measured(self, total: int, free: int) -> None:
-        """What the file system says."""
+    def measured(self, total: int, free: int, spare: int) -> None:
+        """What the file system says, and what is `spare` in the index."""
         self.usage = DriveUsage(total=total, free=free)
-        self._staged_bytes = 0
+        self._spare_bytes, self._staged_bytes = spare, 0
 
     def take(self, size: int) -> bool:
         """Set `size` bytes aside for a stage; False: they are not there."""
         if self.usage is None:
             return True
-        if self._staged_bytes + size > self.usage.free - self._reserve(self.usage):
+        free = self.usage.free + (self._spare_bytes if size <= ROW_SHARD_BYTES else 0)
+        if self._staged_bytes + size > free - self._reserve(self.usage):
             return False
         self._staged_bytes += size
         return True
@@ -32,7 +39,7 @@ class Room:
         """
         if self.usage is None or (state is not DriveState.ACTIVE and state not in FULL):
             return state
-        free, reserve = self.usage.free, self._reserve(self.usage)
+        free, reserve = self.usage.free + self._spare_bytes, self._reserve(self.usage)
         if free < reserve // 2 or (free < reserve and state is DriveState.CROWDED):
             return DriveState.CROWDED
         if free < reserve or (free <= reserve * 3 // 2 and state in FULL):

@@ -20,14 +20,7 @@ from cluster.errors import (
 from cluster.metadata.attempt import Attempt, EarlyPrepare
 from cluster.metadata.members import Members
 from cluster.metadata.rounds import Watch
-from cluster.register.keys import is_system
-from cluster.register.mutations import (
-    CompleteUpload,
-    Mutation,
-    PutVersion,
-    Refused,
-    brings_record,
-)
+from cluster.register.mutations import CompleteUpload, Mutation, PutVersion, Refused
 from cluster.register.proposer import (
     MAX_TRIES,
     Behind,
@@ -85,8 +78,6 @@ class Committer:
         try:
             members = members_now()
             _refuse_hopeless(members)
-            if not is_system(operation.row) and brings_record(operation.mutation):
-                members.require_room()
         except BaseException:
             if early is not None:
                 early.close()

@@ -1,6 +1,6 @@
 """The drives that take part in a register under one layout."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -33,20 +33,31 @@ class Members:
         return sum(1 << i for i, drive in enumerate(self.drives) if drive.state not in VOTING)
 
     @property
-    def has_room_inside(self) -> bool:
+    def takes_bodies(self) -> bool:
         """Whether small bodies may go into the records."""
-        return not self.electorate.cannot_accept(self._among(FULL))
+        full = crowded = 0
+        for index, drive in enumerate(self.drives):
+            if drive.state in FULL:
+                full |= 1 << index
+                crowded += drive.state is DriveState.CROWDED
+        return not full or not (crowded or self.electorate.cannot_accept(full))
+
+    @property
+    def takes_records(self) -> bool:
+        """Whether new records may be added. Else they would cost the drives the room that they need to forget."""
+        crowded = self._crowded()
+        return not crowded or not self.electorate.cannot_accept(crowded)
 
     def require_room(self) -> None:
-        """Raises StorageFullError where not even a record may be added: it would cost the drives what they need to forget."""
-        crowded = self._among({DriveState.CROWDED})
-        if crowded and self.electorate.cannot_accept(crowded | self.unable()):
+        """Raises StorageFullError where no new records may be added."""
+        if not self.takes_records:
+            count = self._crowded().bit_count()
             raise StorageFullError(
-                f"{crowded.bit_count()} of {len(self.drives)} drives have hardly room for records"
+                f"{count} of {len(self.drives)} drives hardly have room for records"
             )
 
-    def _among(self, states: Collection[DriveState]) -> int:
-        return sum(1 << i for i, drive in enumerate(self.drives) if drive.state in states)
+    def _crowded(self) -> int:
+        return sum(1 << i for i, d in enumerate(self.drives) if d.state is DriveState.CROWDED)
 
 
 def members_under(layout: Callable[[], Layout], drives_of: DrivesOf) -> MembersOf:

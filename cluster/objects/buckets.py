@@ -53,11 +53,13 @@ class Buckets:
         self._known: dict[str, tuple[Ballot, Bucket]] = {}  # by name: as of this ballot
 
     async def create(self, name: str, owner: str, attributes: bytes) -> Bucket:
-        """Raises ExistsError."""
-        runtime = self._context.runtime
+        """Keys of the bucket will have their records on the sets of today that have room for any. Raises ExistsError."""
+        runtime, table = self._context.runtime, self._context.table
+        sets = tuple(s.set_id for s in self._context.layout().sets)
+        roomy = tuple(set_id for set_id in sets if table.members_of(set_id).takes_records)
         record = BucketRecord(
-            BucketId(runtime.rng.randbytes(16)), 1, False,
-            tuple(s.set_id for s in self._context.layout().sets), runtime.wall_ms(), owner, attributes,
+            BucketId(runtime.rng.randbytes(16)), 1, False, roomy or sets, runtime.wall_ms(), owner,
+            attributes,
         )  # fmt: skip
         try:
             await self._write(name, record, Absent())

@@ -45,13 +45,13 @@ class Uploads:
         self._context, self._renew = context, renew
 
     async def create(self, bucket: Bucket, key: bytes, attributes: bytes) -> UploadId:
-        """Open an upload."""
-        runtime = self._context.runtime
+        """Open an upload. Raises StorageFullError."""
+        runtime, table = self._context.runtime, self._context.table
+        ref = self._context.key_ref(bucket, key)
+        table.members_of(ref.set_id).require_room()
         upload_id = UploadId(runtime.rng.randbytes(16))
         upload = Upload(upload_id, BALLOT_ZERO, attributes, runtime.wall_ms())
-        await self._context.table.commit(
-            self._context.key_ref(bucket, key), OpenUpload(upload=upload)
-        )
+        await table.commit(ref, OpenUpload(upload=upload))
         return upload_id
 
     async def get(self, bucket: Bucket, key: bytes, upload: UploadId) -> Upload:

@@ -47,10 +47,10 @@ async def put_body(
     parts: tuple[Part, ...] = ()
     early: EarlyPrepare | None = None
     home = context.table.members_of(ref.set_id)
+    home.require_room()
     # The reserve of a full drive is there so that objects can be deleted, not for small new ones.
-    has_room_inside = filled <= INLINE_LIMIT and (not filled or home.has_room_inside)
-    if upload_id is not None or not has_room_inside:
-        home.require_room()  # or nobody would ever refer to the body
+    is_inside = filled <= INLINE_LIMIT and (not filled or home.takes_bodies)
+    if upload_id is not None or not is_inside:
         staged = _StagedBody(context, ref)
         part, seal = await staged.store(request, first[:filled], number)
         size, parts, early = part.size, (part,), staged.early

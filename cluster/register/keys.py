@@ -65,11 +65,6 @@ def bucket_of(row: RowKey) -> BucketId:
     return BucketId(row[:BUCKET_ID_BYTES])
 
 
-def is_system(row: RowKey) -> bool:
-    """Whether the register belongs to the cluster itself."""
-    return bucket_of(row) == SYSTEM_BUCKET
-
-
 def is_object(row: RowKey) -> bool:
     """Whether the register holds an object's KeyState (and not a part or a system document)."""
     return row[16:17] == _OBJECT

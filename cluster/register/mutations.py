@@ -102,16 +102,6 @@ class CompleteUpload(_Data, frozen=True):
 Mutation: TypeAlias = PutVersion | DeleteVersion | OpenUpload | AbortUpload | CompleteUpload
 
 
-def brings_record(mutation: Mutation | None) -> bool:
-    """Whether a mutation is there to add something. A completed upload forgets more than it adds: its parts."""
-    match mutation:
-        case PutVersion(version=version):
-            return not version.delete_marker
-        case OpenUpload():
-            return True
-    return False
-
-
 class Refused(_Data, frozen=True):
     """The precondition does not hold.
 

@@ -142,14 +142,15 @@ class Agreement:
         return changed
 
     async def _read(self, table: Table) -> Version | None:
+        epoch = self.current.epoch  # others may tell of a newer one meanwhile
         found = await table.read_document(DOCUMENT)
         if found is None:
             return None
         await self.adopt(found[0])
-        if decode_layout(found[0]).epoch < self.current.epoch:
+        if decode_layout(found[0]).epoch < epoch:
             # The register was read under an epoch whose layout it does not have yet: it cannot be the newest state.
             raise LayoutConflictError(
-                f"the layout's register is behind epoch {self.current.epoch} of this node's drives"
+                f"the layout's register is behind epoch {epoch} of this node's drives"
             )
         return found[1]
 

@@ -24,7 +24,7 @@ from cluster.errors import ConfigError
 from cluster.ids import UploadId
 from cluster.register.keys import object_row, part_row
 from cluster.register.messages import Accepted, Done, Failed, Page, Promise, Scan, Value
-from cluster.register.records import KeyState
+from cluster.register.records import BodyId, KeyState
 from tests.contracts.benches import (
     BLOCK,
     BUCKET,
@@ -35,6 +35,7 @@ from tests.contracts.benches import (
     at,
     expect,
     header,
+    inline,
     learn,
     live,
     prepare,
@@ -297,6 +298,30 @@ async def test_a_drive_is_full_below_its_reserve_and_takes_shards_again_above(be
         await until(lambda: drive.state is DriveState.ACTIVE)
         with pytest.raises(DriveFullError, match="does not fit"):
             drive.open_stage(header(), 3 * gib)
+
+
+async def test_a_drive_that_small_objects_have_filled_has_room_again_when_they_are_deleted(bench):
+    """Though its file system shows none: the index keeps what it took."""
+    gib, reserve = 1 << 30, 256 * 1024
+    bench.settings = attrs.evolve(bench.settings, min_free_bytes=reserve, min_free_ratio=0.0)
+    bench.tools.free_bytes = lambda _: (gib, reserve // 4)
+    rows = [object_row(BUCKET, b"%d" % number) for number in range(150)]
+    async with bench.open() as drive:
+        await until(lambda: drive.state is DriveState.CROWDED)
+        ballot, later = at(bench, 1), at(bench, 2)
+        for number, row in enumerate(rows):
+            body = BodyId(number.to_bytes(16, "big"))
+            state = inline(ballot, body, bytes(4096))
+            message = accept(ballot, state, row, bodies={body: bytes(4096)})
+            await expect(drive, message, Accepted)
+        await trio.sleep(0.2)
+        assert drive.state is DriveState.CROWDED
+        for row in rows:
+            await expect(drive, accept(later, tombstone(later), row, base=ballot), Accepted)
+        await until(lambda: drive.state is DriveState.ACTIVE)
+        await stage(drive, header(1), [b"of an index row"])
+        with pytest.raises(DriveFullError, match="does not fit"):
+            drive.open_stage(header(2), BLOCK)
 
 
 async def test_an_index_without_room_uses_the_ballast(bench):

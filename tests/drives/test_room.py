@@ -9,9 +9,9 @@ GIB = 1 << 30
 ACTIVE, READONLY, CROWDED = DriveState.ACTIVE, DriveState.READONLY, DriveState.CROWDED
 
 
-def room(free, *, total=100 * GIB, min_free_bytes=2 * GIB):
+def room(free, *, spare=0, total=100 * GIB, min_free_bytes=2 * GIB):
     made = Room(min_free_bytes=min_free_bytes, min_free_ratio=0.01)
-    made.measured(total, free)
+    made.measured(total, free, spare)
     return made
 
 
@@ -53,3 +53,12 @@ def test_before_the_first_measurement_nothing_is_known():
 def test_a_small_file_system_has_a_small_reserve():
     assert room(99 << 20, total=1 << 30).judge(ACTIVE) is READONLY  # of a tenth: 102 MiB
     assert room(103 << 20, total=1 << 30).judge(ACTIVE) is ACTIVE
+
+
+def test_what_is_free_in_the_index_is_room_for_rows_and_for_nothing_else():
+    made = room(2 * GIB - 1, spare=GIB)
+    assert made.judge(CROWDED) is READONLY
+    made = room(2 * GIB - 1, spare=2 * GIB)
+    assert made.judge(CROWDED) is ACTIVE
+    assert not made.take(16 * 1024 + 1)  # would be a file
+    assert made.take(16 * 1024)

@@ -2,6 +2,7 @@
 
 from random import Random
 
+import attrs
 import pytest
 import trio
 
@@ -71,11 +72,11 @@ def test_drives_with_hardly_room_for_records_only_forget(sets):
         await crowd(world, 0)
         staged = sum(len(drive.platter.shards) for drives in world.bare for drive in drives)
         for size in (0, SMALL, LARGE):
-            with pytest.raises(StorageFullError, match="hardly room"):
+            with pytest.raises(StorageFullError, match="hardly have room"):
                 await store.put(bucket, key(), put_request((1, size), Random(1)))
-        with pytest.raises(StorageFullError, match="hardly room"):
+        with pytest.raises(StorageFullError, match="hardly have room"):
             await store.create_upload(bucket, key(), b"")
-        with pytest.raises(StorageFullError, match="hardly room"):
+        with pytest.raises(StorageFullError, match="hardly have room"):
             await store.put_part(
                 bucket, uploading, upload, 2, part_request(b"y" * SMALL, Random(1))
             )
@@ -96,14 +97,50 @@ def test_drives_with_hardly_room_for_records_only_forget(sets):
     run(work, Plan(sets=sets))
 
 
-def test_a_few_crowded_drives_are_spared_where_the_others_alone_are_no_quorum():
+def test_a_few_crowded_drives_get_records_but_no_bodies_in_them():
+    """The others alone are a quorum: nothing is refused, and who is full is spared what can lie elsewhere."""
+
     async def work(world):
         store, bucket, key = await bucket_in_the_first_set(world)
         await crowd(world, 0, 2)
+        name = key()
+        version = await store.put(bucket, name, put_request((1, SMALL), Random(1)))
+        assert (version.body, version.parts[0].set_id) == (None, 1)
+        await read(store, bucket, name, SMALL)
+        world.crash(world.nodes[1])  # with two of the six: that is no matter of room
+        await trio.sleep(3)
         await store.put(bucket, key(), put_request((1, SMALL), Random(1)))
-        world.bare[0][5].fail("broken")
-        await trio.sleep(2)
-        with pytest.raises(StorageFullError, match="2 of 6 drives"):
-            await store.put(bucket, key(), put_request((1, SMALL), Random(1)))
+
+    run(work)
+
+
+def test_a_new_bucket_leaves_out_sets_that_take_no_records():
+    async def work(world):
+        store = world.lives[world.nodes[0]].store
+        await crowd(world, 0)
+        bucket = await store.create_bucket("new", "me", b"")
+        assert bucket.generation == (1,)
+        for number in range(10):
+            await store.put(bucket, b"%d" % number, put_request((1, SMALL), Random(1)))
+        await crowd(world, 1)
+        assert (await store.create_bucket("newer", "me", b"")).generation == (0, 1)
+
+    run(work)
+
+
+def test_a_body_whose_home_set_became_crowded_while_it_came_in_is_taken():
+    """Its shards are durable: to throw them away would cost more than a record."""
+
+    async def work(world):
+        store, bucket, key = await bucket_in_the_first_set(world)
+        request = put_request((1, LARGE), Random(1))
+        seal = request.seal
+
+        def late(size):
+            for drive in world.bare[0]:
+                drive.faults.crowded = True
+            return seal(size)
+
+        await store.put(bucket, key(), attrs.evolve(request, seal=late))
 
     run(work)

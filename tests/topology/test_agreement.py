@@ -111,6 +111,23 @@ async def test_a_refused_change_changes_nothing(autojump_clock):
         assert (await agreement.refresh(table), w.drives[0].layout.data) == (LAYOUT, b"")
 
 
+async def test_a_layout_that_peers_tell_of_while_the_register_is_read_is_no_conflict(
+    autojump_clock,
+):
+    """The answer is of before: that is no sign of a register that went back."""
+    async with world() as w:
+        (one, table), (two, other_table), _ = w.nodes
+
+        class Slow:
+            async def read_document(self, name):
+                found = await other_table.read_document(name)
+                await one.propose(table, lambda layout: add_node(layout, FOURTH))
+                await two.adopt(one.encoded)
+                return found
+
+        assert (await two.refresh(Slow())).epoch == 2
+
+
 async def test_a_layout_that_was_chosen_and_told_nobody_is_found(autojump_clock):
     async with world() as w:
         _, table = w.nodes[0]
