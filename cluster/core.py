@@ -136,8 +136,9 @@ class Core:
             clock=self.clock, runtime=runtime, settings=settings.away,
         )  # fmt: skip
         self.healing = Healing(
-            me, self.agreement, self.table, self.roster, self.membership.view, own, settings.healing
-        )
+            me, self.agreement, self.table, self.roster, self.membership.view, own, runtime.emit,
+            settings.healing,
+        )  # fmt: skip
         self.vault = Vault()
         self.credentials = Credentials(
             table=self.table, vault=self.vault, nursery=nursery, settings=settings.access

@@ -6,6 +6,7 @@ Rounds are bounded, and one follows the other: nothing of this is urgent, and it
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+import attrs
 import trio
 
 from cluster.drives.drive import ANSWERING, VOTING, Drive
@@ -20,11 +21,11 @@ from cluster.healing.settings import HealingSettings
 from cluster.healing.steward import Steward
 from cluster.healing.stray_parts import drop_stray_parts
 from cluster.ids import DataId, DriveId, NodeId, RowKey
-from cluster.layout import SYSTEM, Layout, Seat
+from cluster.layout import SYSTEM, Layout, LayoutError, Seat
 from cluster.membership.view import MembershipView
 from cluster.metadata.table import Table
 from cluster.objects.buckets import recorded_buckets
-from cluster.topology.agreement import Agreement
+from cluster.topology.agreement import Agreement, LayoutConflictError
 from cluster.votes import roll_of
 
 
@@ -34,6 +35,13 @@ def sets_of(layout: Layout, drive: DriveId) -> list[int]:
     if any(seat.drive == drive for seat in roll_of(layout, SYSTEM).seats):
         ids.append(SYSTEM)
     return ids
+
+
+@attrs.frozen
+class LayoutInDoubt:
+    """Event: the layout's register holds what cannot follow from the layout of this node's drives."""
+
+    reason: str
 
 
 class Healing:
@@ -47,10 +55,11 @@ class Healing:
         roster: Roster,
         view: MembershipView,
         own: Callable[[], Mapping[DriveId, Drive]],
+        emit: Callable[[object], None],
         settings: HealingSettings,
     ) -> None:
         self._me, self._agreement, self._table, self._view = me, agreement, table, view
-        self._own, self._settings = own, settings
+        self._own, self._emit, self._settings = own, emit, settings
         self.steward = Steward(me, agreement, table, roster, view, settings)
         self._purged_to: dict[tuple[DriveId, int], RowKey | None] = {}
         self._hinted_to: dict[tuple[DriveId, int], dict[DriveId, RowKey]] = {}
@@ -84,7 +93,10 @@ class Healing:
 
     async def _look_at_layout(self) -> None:
         """Whoever has changed it tells the others: but not where it died as soon as its change was chosen."""
-        await self._agreement.refresh(self._table)
+        try:
+            await self._agreement.refresh(self._table)
+        except (LayoutConflictError, LayoutError) as error:
+            self._emit(LayoutInDoubt(str(error)))
 
     async def _catch_up(self) -> None:
         """All drives at once: what they ask of a node goes there as one call."""
