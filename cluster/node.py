@@ -18,8 +18,8 @@ from cluster.core import Core, CoreSettings, NoTransport
 from cluster.drives.drive import Drive, DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, carry_out, decide, finish, heal_copies, inspect
-from cluster.drives.local_drive import DriveSettings
 from cluster.drives.seats import Seats, open_seats
+from cluster.drives.settings import DriveSettings
 from cluster.erasure.codec import CODEC, codec_for
 from cluster.erasure.profile import parse_profile
 from cluster.errors import ConfigError, QuorumError

@@ -18,8 +18,9 @@ from cluster.drives.absent_drive import AbsentDrive
 from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import Plan, Seat, heal_copies, look_again, remember_fault
-from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.drives.local_drive import LocalDrive, open_local_drive
 from cluster.drives.opened_folder import NO_ROOM
+from cluster.drives.settings import DriveSettings
 from cluster.errors import ConfigError
 from cluster.ids import DriveId
 from cluster.runtime import Runtime

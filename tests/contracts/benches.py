@@ -17,8 +17,9 @@ from cluster.drives.drive import Drive
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import carry_out, decide, finish, inspect
 from cluster.drives.index import CHECKSUM_VFS, FILE
-from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.drives.local_drive import LocalDrive, open_local_drive
 from cluster.drives.memory_drive import MemoryDrive
+from cluster.drives.settings import DriveSettings
 from cluster.drives.shard_files import shard_path
 from cluster.erasure.shard_format import HEADER_BYTES, ShardHeader
 from cluster.ids import BucketId, DataId, DriveId, OpId, RowKey, UploadId

@@ -13,8 +13,9 @@ from cluster.drives.drive import DriveState
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import carry_out, decide, finish, inspect
 from cluster.drives.index import Index
-from cluster.drives.local_drive import DriveSettings, DriveTakenOut, LocalDrive
+from cluster.drives.local_drive import DriveTakenOut, LocalDrive
 from cluster.drives.seats import DriveNotOpened, DriveReturned, Seats, open_seats
+from cluster.drives.settings import DriveSettings
 from cluster.errors import ConfigError
 from cluster.ids import BucketId
 from cluster.register.messages import Failed, Fence

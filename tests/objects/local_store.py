@@ -16,7 +16,8 @@ from cluster.clock import HybridClock
 from cluster.drives.drive import Drive
 from cluster.drives.file_ops import FileOps
 from cluster.drives.format import carry_out, decide, finish, inspect
-from cluster.drives.local_drive import DriveSettings, LocalDrive, open_local_drive
+from cluster.drives.local_drive import LocalDrive, open_local_drive
+from cluster.drives.settings import DriveSettings
 from cluster.erasure.codec import CODEC
 from cluster.ids import ClusterId, NodeId
 from cluster.layout import ErasureSet, Layout, Position

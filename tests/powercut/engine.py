@@ -16,7 +16,8 @@ from cluster.clock import BALLOT_ZERO, Ballot
 from cluster.drives import format as drive_format, registers
 from cluster.drives.drive import DriveError
 from cluster.drives.file_ops import FileOps
-from cluster.drives.local_drive import DriveSettings, open_local_drive
+from cluster.drives.local_drive import open_local_drive
+from cluster.drives.settings import DriveSettings
 from cluster.erasure.codec import CODEC
 from cluster.erasure.shard_format import ShardHeader
 from cluster.ids import BucketId, new_data_id
