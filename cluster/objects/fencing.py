@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import attrs
+import trio
 
 from cluster.drives.drive import DriveError, DriveState, DriveStatus, Stage
 from cluster.erasure.shard_format import ShardHeader
@@ -16,28 +17,41 @@ from cluster.register.away import Note
 from cluster.register.messages import Done, Fence, NotVoting, Reply, Request
 
 FENCE_SECONDS = 5.0
+REFUSED_SECONDS = 0.05
 LATECOMER_SECONDS = 0.1  # for the drives above the quorum: each one that is fenced has a vote
 
 
 async def fence_set(members: Members, fence: Fence, watch: Watch) -> Members:
     """The set as only its fenced drives know it: the others do not vote. Raises QuorumError."""
-    done = wanted = 0
+    done = refused = wanted = 0
     drives, electorate = members.drives, members.electorate
 
     def hear(index: int, reply: Reply) -> bool:
-        nonlocal done
+        nonlocal done, refused
         if isinstance(reply, Done):
             done |= 1 << index
-        return electorate.have_accepted(done) and done.bit_count() >= wanted
+        else:
+            refused |= 1 << index
+        enough = electorate.have_accepted(done) and done.bit_count() >= wanted
+        return enough or electorate.cannot_accept(refused)
 
     asking = Round(drives, hear, watch)
     for index in range(len(drives)):
         asking.ask(index, fence)
-    if await asking.wait(FENCE_SECONDS):
+    until = trio.current_time() + FENCE_SECONDS
+    while (left := until - trio.current_time()) > 0:
+        if not await asking.wait(left) or electorate.have_accepted(done):
+            break
+        await trio.sleep(REFUSED_SECONDS)  # a node that has too much to do says so at once
+        again, refused = refused, 0
+        asking.reopen()
+        for index in range(len(drives)):
+            if again >> index & 1:
+                asking.ask(index, fence)
+    if electorate.have_accepted(done) and done.bit_count() < len(drives):
         wanted = len(drives)
-        if done.bit_count() < wanted:
-            asking.reopen()
-            await asking.wait(LATECOMER_SECONDS)
+        asking.reopen()
+        await asking.wait(LATECOMER_SECONDS)
     asking.close()
     if not electorate.have_accepted(done):
         raise QuorumError(electorate.accept[0].needed, done.bit_count(), "were fenced")

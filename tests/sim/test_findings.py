@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -9,13 +10,14 @@ from msgspec.structs import replace
 
 from cluster.clock import Ballot
 from cluster.drives.memory_drive import MemoryDrive
-from cluster.errors import ClusterError, NotEmptyError, UnavailableError
+from cluster.errors import ClusterError, NotEmptyError, QuorumError, UnavailableError
 from cluster.healing import service
-from cluster.ids import DataId, DriveId
+from cluster.ids import BucketId, DataId, DriveId
 from cluster.layout import SYSTEM
+from cluster.objects.fencing import fence_set
 from cluster.objects.model import PutRequest, Seal
 from cluster.register.keys import object_row, system_row
-from cluster.register.messages import Accept, Accepted, Failed, Prepare, Query
+from cluster.register.messages import Accept, Accepted, Failed, Fence, Prepare, Query
 from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
 from cluster.topology.system_changes import begin_system_change
 from tests.sim.cluster import NODES
@@ -178,5 +180,40 @@ def test_a_system_drive_that_stays_when_others_go_has_taken_what_it_missed(monke
             assert [seat.drive for seat in core.layout.system] == [drive.drive_id]
             found = await core.store.get_bucket("late")
             assert found.bucket_id == bucket.bucket_id
+
+    simulate(main, seed=1)
+
+
+def test_a_fence_that_busy_nodes_refuse_is_asked_for_again():
+    """Else a bucket that is being deleted is in nobody's reach for seconds."""
+
+    @attrs.frozen
+    class Busy:
+        drive: object
+        refusals: list
+
+        def submit(self, request, reply):
+            if self.refusals:
+                reply(self.refusals.pop())
+            else:
+                self.drive.submit(request, reply)
+
+    async def main(rng, trace):
+        async with quiet_world(rng, trace, delay=0.001, commit=0.001) as (world, _):
+            table = world.processes[NODES[0]].core.table
+            members = table.members_of(0)
+            busy = [Failed("too many operations wait")] * 3
+            drives = [
+                Busy(drive, list(busy) if position < 3 else [])
+                for position, drive in enumerate(members.drives)
+            ]
+            fence = Fence(bucket=BucketId(b"b" * 16), bucket_epoch=2)
+            began = trio.current_time()
+            await fence_set(attrs.evolve(members, drives=drives), fence, table.watch)
+            assert trio.current_time() - began < 1
+            broken = [Busy(drive, busy * 1000) for drive in members.drives]
+            with pytest.raises(QuorumError):
+                await fence_set(attrs.evolve(members, drives=broken), fence, table.watch)
+            assert trio.current_time() - began < 7
 
     simulate(main, seed=1)
