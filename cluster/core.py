@@ -17,7 +17,7 @@ from cluster.access.leases import LeaseSettings
 from cluster.access.push import tell_peers
 from cluster.clock import HybridClock
 from cluster.drives.away_notes import AwayNotes
-from cluster.drives.drive import VOTING, Drive, DriveState, DriveStatus, MarkedDrive
+from cluster.drives.drive import Drive, DriveState, DriveStatus, MarkedDrive
 from cluster.drives.peers import Peers
 from cluster.drives.remote_node import Identity, PeerSettings, RemoteNode
 from cluster.drives.roster import Roster
@@ -25,7 +25,7 @@ from cluster.drives.server import DriveServer, ServerSettings
 from cluster.healing.service import Healing
 from cluster.healing.settings import HealingSettings
 from cluster.ids import DriveId, NodeId
-from cluster.layout import Layout
+from cluster.layout import SYSTEM, Layout
 from cluster.membership.detector import DetectorSettings
 from cluster.membership.service import Membership
 from cluster.metadata.commit import TableSettings
@@ -33,7 +33,6 @@ from cluster.metadata.table import Table
 from cluster.objects.away import AwayData, AwaySettings
 from cluster.objects.context import ObjectSettings
 from cluster.objects.store import ObjectStore
-from cluster.quorum import Quorum
 from cluster.runtime import Runtime
 from cluster.secrets import Vault
 from cluster.topology.agreement import Agreement, LayoutShelf
@@ -186,17 +185,16 @@ class Core:
 
     def quorum_lost(self) -> str:
         """Which set lacks what, in words; empty: all can be read and written."""
-        layout = self.layout
-        quorum = Quorum(layout.n)
-        for erasure_set in layout.sets:
-            drives = self.roster.drives_of(erasure_set.set_id)
-            voting = sum(
-                drive.state in VOTING and position.voting
-                for drive, position in zip(drives, erasure_set.positions, strict=True)
-            )
-            if voting < quorum.accept:
-                lacking = "read and write" if voting < quorum.read else "write"
-                return f"set {erasure_set.set_id}: {lacking} quorum lost ({voting} of {layout.n} drives vote)"
+        for set_id in (*(erasure_set.set_id for erasure_set in self.layout.sets), SYSTEM):
+            members = self.table.members_of(set_id)
+            unable, electorate = members.unable(), members.electorate
+            if electorate.cannot_accept(unable):
+                lacking = "read and write" if electorate.read.is_lost(unable) else "write"
+                voting = (electorate.read.members & ~unable).bit_count()
+                name = "the system set" if set_id == SYSTEM else f"set {set_id}"
+                return (
+                    f"{name}: {lacking} quorum lost ({voting} of {len(members.drives)} drives vote)"
+                )
         return ""
 
     def _shelves(self) -> list[LayoutShelf]:

@@ -1,9 +1,13 @@
 """What a node says of all drives of the cluster, its own and the others'."""
 
+from functools import partial
+
 import pytest
 import trio
 
 from cluster.drives.drive import DriveState
+from cluster.layout import SYSTEM
+from cluster.topology.system_changes import begin_system_change
 from tests.sim.cluster import NODES
 from tests.sim.quiet import quiet_world
 from tests.sim.run import simulate
@@ -42,6 +46,21 @@ async def test_those_of_a_node_that_is_down_are_missing(world, core):
     world.processes[NODES[2]].die()
     await trio.sleep(5)
     assert core.quorum_lost() == "set 0: read and write quorum lost (2 of 6 drives vote)"
+
+
+@in_quiet_world
+async def test_without_the_system_set_nothing_is_ready(world, core):
+    """No bucket is found then, though every set is whole."""
+    await core.agreement.propose(core.table, partial(begin_system_change, size=1))
+    with trio.fail_after(30):
+        while core.layout.system_set != SYSTEM or core.layout.system_previous:
+            await core.agreement.wait_changed()
+    assert core.quorum_lost() == ""
+    (seat,) = core.layout.system
+    drive = next(drive for drive in world.drives if drive.drive_id == seat.drive)
+    drive.fail("broken")
+    await trio.sleep(5)
+    assert core.quorum_lost() == "the system set: read and write quorum lost (0 of 1 drives vote)"
 
 
 @in_quiet_world
