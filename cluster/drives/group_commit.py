@@ -97,7 +97,7 @@ class GroupCommit:
 
     def _launch(self) -> None:
         self._kicked = False
-        if self.flying is None and not self.failed and self.batch.operations:
+        if self.flying is None and not self.failed and (self.batch.operations or self.batch.done):
             self.flying, self.batch = self.batch, Batch()
             self.flying.ctl[COMMIT_SEQ] = b"%d" % self.seq
             self.seq += 1

@@ -370,7 +370,8 @@ class Registers:
             epoch = self._acceptor.control.fences[request.bucket]
             self._commits.batch.fences[request.bucket] = (epoch, request.dead)
             self._commits.touch()
-        self._commits.when_durable(self._commits.seq, lambda ok: reply(Done() if ok else _LOST))
+        # One that stood before may be on its way to the disk.
+        self._commits.when_durable(self._commits.newest, lambda ok: reply(Done() if ok else _LOST))
 
 
 def _flags(register: Register) -> int:

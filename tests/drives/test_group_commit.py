@@ -214,3 +214,18 @@ async def test_a_broken_index_is_reported_and_a_busy_one_is_not(error, is_broken
         assert bool(broken) == is_broken
         with pytest.raises(OSError, match="cannot be read"):
             await reader.run(lambda index: index.heads([b"a"]))
+
+
+async def test_who_waits_for_a_batch_that_is_empty_is_told_though_nothing_is_put_into_it(
+    disk, failures
+):
+    """A fence that stands already is asked for while a commit is in flight, and nobody writes any more."""
+    async with committing(disk, failures.append) as commits:
+        commits.touch()
+        await trio.sleep(0.05)
+        assert commits.flying is not None
+        told = trio.Event()
+        commits.when_durable(commits.seq, lambda _: told.set())
+        disk.gate.release(2)
+        with trio.fail_after(5):
+            await told.wait()
