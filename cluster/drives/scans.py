@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import IndexReads
 from cluster.drives.roll_up import roll_up
@@ -15,12 +16,17 @@ ReplyTo = Callable[[Reply], None]
 
 
 class Scans:
-    """`cached` gives a row that is in memory."""
+    """`cached` gives a row that is in memory. A drive that has failed while a page was read has no say any more."""
 
     def __init__(
-        self, acceptor: Acceptor, reads: GroupRead, cached: Callable[[RowKey], Row | None]
+        self,
+        acceptor: Acceptor,
+        commits: GroupCommit,
+        reads: GroupRead,
+        cached: Callable[[RowKey], Row | None],
     ) -> None:
-        self._acceptor, self._reads, self._cached = acceptor, reads, cached
+        self._acceptor, self._commits, self._reads = acceptor, commits, reads
+        self._cached = cached
 
     def handle(self, request: Scan | ScanUploads, reply: ReplyTo) -> None:
         """Answer one page."""
@@ -47,8 +53,8 @@ class Scans:
             return rows, RowKey(rows[-1].row + b"\0") if len(rows) == request.limit else None
 
         def landed(result: tuple[list[ScanRow], RowKey | None] | None, error: str) -> None:
-            if result is None:
-                reply(Failed(error))
+            if result is None or self._commits.failed:
+                reply(Failed(error or self._commits.failed))
             else:
                 reply(
                     Page(
@@ -75,8 +81,8 @@ class Scans:
         stop = RowKey(successor(object_row(request.bucket, b"")) or b"")
 
         def landed(rows: list[RowKey] | None, error: str) -> None:
-            if rows is None:
-                reply(Failed(error))
+            if rows is None or self._commits.failed:
+                reply(Failed(error or self._commits.failed))
             else:
                 more = RowKey(rows[-1] + b"\0") if len(rows) == request.limit else None
                 reply(Page([ScanRow(row, None, 0, b"") for row in rows], more))

@@ -23,6 +23,11 @@ from tests.sim.world import World, is_harmed
 PROFILE = Profile(4, 2)
 NODES = tuple(NodeId(number) for number in (1, 2, 3))
 CLUSTER = ClusterId(b"c" * 16)
+SPACE_SHARE = 0.1  # of the seeds look at space and equality in the end; in these no drive is harmed
+FAULTS = (
+    "crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow", "hung", "full",
+    "harm", "harm", "harm", "clock", "late",
+)  # fmt: skip
 LASTING = ("fsync", "eio", "rot", "misdirect", "row", "row")
 JUMPS_MS = (-20_000, -500, 500, 20_000)
 MAX_SKEW_MS = (
@@ -250,23 +255,20 @@ class ClusterWorld(World):
         self._nursery.start_soon(until_dead)
         await done.wait()
 
-    # -- faults, one after the other: a node has two drives, which is all that m bears. Only clogs take more for a moment.
-    # Harm to a drive lasts: to one, for whatever was acknowledged has k + 1 shards.
+    # -- faults, one after the other or two at a time. What passes may take any number of drives; what is lost is lost to one,
+    # for whatever was acknowledged has k + 1 shards.
 
     async def chaos(self):
         while True:
             await trio.sleep(self.rng.uniform(0.05, 2))
-            fault = self.rng.choice(
-                [
-                    "crash", "crash", "isolate", "one-way", "one-way", "clog", "clog", "slow",
-                    "hung", "full", "harm", "harm", "clock",
-                ]
-            )  # fmt: skip
+            fault = self.rng.choice(FAULTS)
             node = self.rng.choice(self.nodes)
             self.trace.say("fault", fault, node)
             match fault:
                 case "crash":
                     await self.crash(node)
+                case "late":
+                    await self.come_back_late(node)
                 case "isolate":
                     await self.isolate(node)
                 case "one-way":
@@ -304,10 +306,18 @@ class ClusterWorld(World):
         """Shorter and longer than a ping, and than what a connection bears."""
         return self.rng.choice([0.05, 0.5, 2, 8])
 
-    async def crash(self, node):
-        self.processes[node].die()
-        await trio.sleep(self._how_long())
-        self.start(node)
+    async def crash(self, node, seconds=None):
+        if not self.processes[node].died.is_set():
+            self.processes[node].die()
+            await trio.sleep(self._how_long() if seconds is None else seconds)
+            self.start(node)
+
+    async def come_back_late(self, node):
+        """After months, in which the others were used."""
+        self._nursery.start_soon(self.crash, node, 4.0)
+        await trio.sleep(self.rng.uniform(0.5, 3))
+        self.calendar.leap(24 * 90)
+        await trio.sleep(4)
 
     async def isolate(self, node):
         others = [other for other in self.nodes if other != node]
@@ -353,13 +363,16 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
     """One seed: clients through every node and faults together, then calm, then the checks."""
     async with trio.open_nursery() as nursery:
         world = ClusterWorld(rng, nursery, trace, mutate)
-        world.checks_space = checks_space
-        world.harms_drives = not checks_space  # what only a repair can bring back would be missed
+        world.checks_space = checks_space or rng.random() < SPACE_SHARE
+        world.harms_drives = (
+            not world.checks_space
+        )  # what only a repair can bring back would be missed
         trace.say("links", world.links)
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():
             await world.settle()
-            await world.live_through(world.chaos, world.collect, world.look, world.pass_days)
+            faults = [world.chaos] * rng.choice([1, 1, 2])  # two at once: nothing is lost by that
+            await world.live_through(*faults, world.collect, world.look, world.pass_days)
             await trio.sleep(4)
             await world.check(world.processes[rng.choice(world.nodes)].store)
             nursery.cancel_scope.cancel()

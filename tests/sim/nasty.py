@@ -11,6 +11,7 @@ from cluster.drives.remote_node import PeerSettings
 from cluster.drives.server import ServerSettings
 from cluster.healing.settings import HealingSettings
 from cluster.layout import BLOCK_BYTES, CHUNK_BYTES
+from cluster.membership.detector import DetectorSettings
 from cluster.metadata import scan
 from cluster.metadata.commit import TableSettings
 from cluster.objects.context import ObjectSettings
@@ -108,6 +109,10 @@ class Nasty:
                 max_waiting=turn("max_waiting", 4096, 12),
             ),
             server=ServerSettings(max_calls=turn("max_calls", 1024, 8)),
+            # So that nodes are suspected and condemned within the seconds that faults last.
+            detector=DetectorSettings(
+                ping=2.0, suspect=3.0, offline=4.0, report=4.0, redial=0.5, tick=0.5
+            ),
         )
         return cls(
             core=core,

@@ -7,8 +7,9 @@ which no message shows. Names of invariants (I1, I4, ...) are the protocol's.
 import hashlib
 
 from cluster.clock import BALLOT_ZERO
-from cluster.drives.drive import ANSWERING
+from cluster.drives.drive import ANSWERING, VOTING
 from cluster.drives.index_rows import unpack_bodies
+from cluster.erasure.shard_format import block_crc
 from cluster.ids import SYSTEM_BUCKET
 from cluster.quorum import Quorum, durable_shards
 from cluster.register.acceptor import introduced
@@ -21,6 +22,8 @@ from cluster.register.messages import (
     Prepare,
     Promise,
     Query,
+    Scan,
+    ScanUploads,
     Value,
 )
 from cluster.register.records import decode_parts, decode_state
@@ -38,6 +41,7 @@ class Oracle:
         self._states = {}  # (row, ballot): hash of the state
         self._durable = set()  # (data id, position) that a drive said to be durable
         self._prints = {}  # drive: {(data id, position): fingerprint}
+        self._buried = {}  # row: the highest ballot at which a tombstone was proposed
         self._ballots = {}  # drive: {row: ballot} at the last look
 
     def members(self):
@@ -67,6 +71,9 @@ class Oracle:
     def on_accept_sent(self, message):
         """I4: no ACCEPT introduces a body before enough of its shards are durable. I1: a ballot names one state."""
         self._same_state(message.row, message.ballot, message.encoded)
+        if message.state.is_tombstone:
+            buried = self._buried.get(message.row, BALLOT_ZERO)
+            self._buried[message.row] = max(buried, message.ballot)
         for part in introduced(message.state, message.ballot):
             if part.intro == message.ballot:
                 self._check_staged(message, part)
@@ -84,11 +91,11 @@ class Oracle:
         if self._states.setdefault((row, ballot), digest) != digest:
             raise ViolationError(f"I1: two states of {row!r} at {ballot}")
 
-    def on_reply(self, drive, request, reply):
-        """I12: only who may, votes. I1: nothing below a promise. I5, and I11: what is shown is durable."""
+    def on_reply(self, drive, request, reply, asked):
+        """I12: only who may, votes: when it was `asked`, the drive was in this state. What it decided then may become durable later. I1: nothing below a promise. I5, and I11: what is shown is durable."""
         if not isinstance(reply, Promise | Accepted | Value | Page):
             return
-        if drive.state not in ANSWERING:
+        if drive.state not in ANSWERING or {drive.state, asked}.isdisjoint(VOTING):
             raise ViolationError(f"I12: {type(reply).__name__} from a drive that is {drive.state}")
         if isinstance(reply, Page):
             return
@@ -169,6 +176,8 @@ class Oracle:
             elif self._durable_ballot(drive, row, ballot) < ballot:
                 raise ViolationError(f"I9: {row!r} at {ballot} is gone from {drive.drive_id[0]}")
             elif not is_part(row) and bucket_of(row) not in index.control().dead:
+                if self._buried.get(row, BALLOT_ZERO) < ballot:
+                    raise ViolationError(f"I9: {row!r} at {ballot} was purged, and is no tombstone")
                 for other in self.holders(drive, row):
                     if self._durable_ballot(other, row, ballot) < ballot:
                         raise ViolationError(
@@ -233,6 +242,11 @@ class Oracle:
                     raise ViolationError(
                         f"I17: {row!r} at {head.ballot}: nothing owes drive {position} its shard"
                     )
+
+    def sound_shards(self, part):
+        """How many positions of a body hold their shard, and no block of it is rotten."""
+        drives = self.sets()[part.set_id]
+        return sum(is_sound(drive.platter, part.data_id, p) for p, drive in enumerate(drives))
 
     def unreferenced(self):
         """What nobody refers to and is still there, in words."""
@@ -304,9 +318,11 @@ class WatchedDrive:
         if isinstance(request, Accept):
             self._oracle.on_accept_sent(request)
 
+        asked = self._bare.state
+
         def heard(message):
-            if isinstance(request, Prepare | Accept | Query):
-                self._oracle.on_reply(self._bare, request, message)
+            if isinstance(request, Prepare | Accept | Query | Scan | ScanUploads):
+                self._oracle.on_reply(self._bare, request, message, asked)
             reply(message)
 
         self._drive.submit(request, heard)
@@ -332,3 +348,14 @@ class WatchedStage:
 
     def abort(self):
         self._stage.abort()
+
+
+def is_sound(platter, data_id, position):
+    """Whether the shard is there, and every block has its checksum."""
+    if not platter.holds(data_id, position):
+        return False
+    shard = platter.shards.get((data_id, position))
+    return shard is None or all(
+        block_crc(data_id, position, number, payload) == crc
+        for number, (payload, crc) in enumerate(shard.blocks)
+    )

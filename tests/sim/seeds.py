@@ -35,7 +35,7 @@ def violation_of(error):
     return str(error) if isinstance(error, ViolationError) else None
 
 
-def find_violation(scenario, seeds, said=""):
+def find_violation(scenario, seeds, said):
     """Raises AssertionError when the checkers find nothing that says so in any of these; whatever is no violation passes through."""
     for seed in seeds:
         try:

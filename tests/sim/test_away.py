@@ -45,7 +45,7 @@ def test_a_hint_that_is_forgotten_before_it_is_delivered_is_noticed(monkeypatch)
     monkeypatch.setattr(
         away.AwayNotes, "told", lambda self, due, _, again_ms: told(self, due, -1, again_ms)
     )
-    find_violation(scenario, range(TRIES))
+    find_violation(scenario, range(TRIES), "nobody owes the shard")
 
 
 def test_a_drive_that_collects_without_asking_is_noticed(monkeypatch):
@@ -53,4 +53,4 @@ def test_a_drive_that_collects_without_asking_is_noticed(monkeypatch):
         return Verdict.COLLECT
 
     monkeypatch.setattr(away.AwayData, "_judge", guess)
-    find_violation(scenario, range(TRIES))
+    find_violation(scenario, range(TRIES), "did not recover")

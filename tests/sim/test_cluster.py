@@ -1,8 +1,13 @@
 """The simulator over three nodes: histories of clients through every node, under crashes and partitions, make sense."""
 
+from collections import Counter
+
 import pytest
 
-from tests.sim.cluster import LINKS, scenario, space_scenario
+from cluster.layout import BLOCK_BYTES, CHUNK_BYTES
+from cluster.membership.detector import PeerChanged
+from cluster.membership.peers import PeerState
+from tests.sim.cluster import FAULTS, LASTING, LINKS, PROFILE, scenario, space_scenario
 from tests.sim.mutants import Forgetful
 from tests.sim.run import simulate
 from tests.sim.seeds import find_violation, sweep
@@ -23,23 +28,37 @@ def test_one_seed_is_one_run():
 
 
 def test_the_runs_meet_every_fault_and_most_operations_succeed():
-    outcomes, links, faults, duplicates, resets = [], set(), set(), 0, 0
-    for seed in range(40):
+    outcomes, links, faults, harms, verdicts = [], set(), set(), set(), set()
+    kinds, sizes, counted = set(), set(), Counter()
+    for seed in range(60):
 
         async def watched(rng, trace):
-            nonlocal duplicates, resets
             world = await scenario(rng, trace)
-            outcomes.extend(op.outcome for op in world.clients.history)
+            for op in world.clients.history:
+                outcomes.append(op.outcome)
+                kinds.add(op.kind)
+                sizes.update(op.value[1:] if op.value else ())
             links.add(world.links)
-            duplicates += world.network.duplicates
-            resets += world.network.resets
+            counted["duplicates"] += world.network.duplicates
+            counted["resets"] += world.network.resets
+            events = [event for p in world.processes.values() for event in p.runtime.events]
+            verdicts.update(event.state for event in events if isinstance(event, PeerChanged))
 
-        trace = simulate(watched, seed=seed)
-        faults |= {line.split()[2] for line in trace.lines if line.split()[1] == "fault"}
+        for _, what, *words in (line.split() for line in simulate(watched, seed=seed).lines):
+            if what == "fault":
+                faults.add(words[0])
+            elif what == "harm":
+                harms.add(words[0])
     assert links == set(LINKS)
-    assert faults >= {"crash", "isolate", "one-way", "clog", "slow", "hung"}
-    assert duplicates > 0
-    assert resets > 0
+    assert faults == set(FAULTS)
+    assert harms == set(LASTING)
+    assert verdicts >= {PeerState.SUSPECT, PeerState.OFFLINE, PeerState.ALIVE}
+    assert kinds == {"put", "create", "replace", "get", "delete", "remove"}
+    stripe, chunk = PROFILE.k * BLOCK_BYTES, CHUNK_BYTES
+    borders = {0, 1, 4095, 4096, 4097, stripe - 1, stripe, stripe + 1, chunk - 1, chunk, chunk + 1}
+    assert sizes >= borders, borders - sizes
+    assert counted["duplicates"] > 0
+    assert counted["resets"] > 0
     assert outcomes.count("ok") + outcomes.count("refused") > 0.75 * len(outcomes)
 
 
@@ -52,4 +71,4 @@ def test_acknowledging_before_the_commit_is_caught_across_nodes_too():
     async def mutant(rng, trace):
         await scenario(rng, trace, mutate=Forgetful)
 
-    find_violation(mutant, range(20))
+    find_violation(mutant, range(20), "I5")

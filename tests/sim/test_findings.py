@@ -16,8 +16,17 @@ from cluster.ids import BucketId, DataId, DriveId
 from cluster.layout import SYSTEM
 from cluster.objects.fencing import fence_set
 from cluster.objects.model import PutRequest, Seal
-from cluster.register.keys import object_row, system_row
-from cluster.register.messages import Accept, Accepted, Failed, Fence, Prepare, Query
+from cluster.register.keys import bucket_of, object_row, system_row
+from cluster.register.messages import (
+    Accept,
+    Accepted,
+    Failed,
+    Fence,
+    Prepare,
+    Query,
+    Scan,
+    ScanUploads,
+)
 from cluster.register.records import BodyId, BodyRef, KeyState, Part, Version, encode_parts
 from cluster.topology.system_changes import begin_system_change
 from tests.sim.cluster import NODES
@@ -70,10 +79,17 @@ def test_a_drive_that_failed_while_a_row_was_read_has_no_vote():
             replies = []
             drive.submit(Query(row=ROW, epoch=1, bucket_epoch=0), replies.append)
             drive.submit(Prepare(row=ROW, ballot=BALLOT, epoch=1, bucket_epoch=0), replies.append)
+            drive.submit(
+                Scan(start=ROW, stop=None, limit=9, epoch=1, bucket_epoch=0), replies.append
+            )
+            uploads = ScanUploads(
+                bucket=bucket_of(ROW), start=ROW, limit=9, epoch=1, bucket_epoch=0
+            )
+            drive.submit(uploads, replies.append)
             await trio.testing.wait_all_tasks_blocked()
             drive.fail("broken")
             await trio.sleep(1)
-            assert len(replies) == 2
+            assert len(replies) == 4
             assert all(isinstance(reply, Failed) for reply in replies), replies
             nursery.cancel_scope.cancel()
 

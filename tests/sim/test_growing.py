@@ -38,7 +38,7 @@ def test_a_system_set_that_takes_over_at_once_is_caught(monkeypatch):
         return replace(layout, epoch=layout.epoch + 1, system_set=SYSTEM, system=seats)
 
     monkeypatch.setattr(growing, "begin_system_change", at_once)
-    find_violation(scenario, range(TRIES))
+    find_violation(scenario, range(TRIES), "linearizable")
 
 
 def test_keys_that_go_to_new_sets_when_there_are_any_are_missed(monkeypatch):
@@ -49,4 +49,4 @@ def test_keys_that_go_to_new_sets_when_there_are_any_are_missed(monkeypatch):
         return key_ref(self, attrs.evolve(bucket, generation=sets), key)
 
     monkeypatch.setattr(Context, "key_ref", by_layout)
-    find_violation(scenario, range(TRIES))
+    find_violation(scenario, range(TRIES), "not linearizable")

@@ -81,7 +81,10 @@ class Multipart:
                     await self.list_parts(store, upload, who)
 
     async def open_upload(self, store, bucket, key, who):
-        """Open one, and perhaps send all parts and complete it at once, twice, or while it is aborted."""
+        """Open one, and perhaps send all parts and complete it at once, twice, or while it is aborted.
+
+        Whether it was opened, and nothing else.
+        """
         rng = self.rng
         value = self.draw_value()
         count = min(rng.choice([1, 1, 2, 3, MANY_PARTS]), max(value[1], 1))
@@ -95,7 +98,7 @@ class Multipart:
                 made.append(await store.create_upload(bucket, key, b""))
 
         if not await self.attempt(probe, who, work):
-            return
+            return False, None
         op = Op(kind="put", key=probe.key, value=value, start=FOREVER, outcome="failed")
         self.history.append(op)
         upload = SimUpload(
@@ -111,6 +114,7 @@ class Multipart:
                     nursery.start_soon(self.complete, store, upload, who)
                 if rng.random() < 0.15:
                     nursery.start_soon(self.abort, store, upload, who)
+        return True, None
 
     async def send_part(self, store, upload, who):
         """A part that is lacking, or one again; sometimes something else first, which it supersedes."""

@@ -201,7 +201,7 @@ class Workload(Multipart):
             ]
 
     async def drop_bucket(self, store, bucket, who, *, clear):
-        """Delete a bucket, after its keys or in spite of them."""
+        """Delete a bucket, after its keys or in spite of them: whether there was an answer, and nothing else."""
         if clear:
             for key in self.habits.keys:
                 await self.on_key("delete", store, bucket, key, who)
@@ -212,9 +212,10 @@ class Workload(Multipart):
             with self.watching(bucket):
                 await store.delete_bucket(bucket)
 
-        await self.attempt(op, who, work, "drop bucket", op.expected)
+        answered = await self.attempt(op, who, work, "drop bucket", op.expected)
         if op.outcome == "failed":
             op.outcome = "unknown"  # whoever meets it half done finishes it
+        return answered, None
 
     # -- keys
 
@@ -259,15 +260,15 @@ class Workload(Multipart):
         version = await store.put(bucket, op.key[1], request)
         self.acknowledged(object_row(bucket.bucket_id, op.key[1]), version.stamp)
 
-    async def copy(self, store, bucket, key, who):
-        """A copy of whatever lies under another key, perhaps in another bucket."""
+    async def copy(self, store, bucket, key, who, *, origin=None):
+        """A copy of whatever lies under another key, perhaps in another bucket; or of the `origin`, a bucket and a key."""
         op = Op(kind="put", key=(int(bucket.owner), key))
         self.history.append(op)
-        origin = self.rng.choice([bucket, *self.held.values()])
+        where = self.rng.choice([bucket, *self.held.values()])
 
         async def work():
             try:
-                found = await store.get(origin, self.draw_key())
+                found = await store.get(*(origin or (where, self.draw_key())))
             except NotFoundError as error:
                 raise UnavailableError("there is nothing to copy") from error
             source = await object_source(found)

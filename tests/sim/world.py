@@ -8,7 +8,7 @@ import trio
 from cluster.drives.drive import ANSWERING, DriveError, DriveState
 from cluster.drives.index_rows import HeadRow
 from cluster.errors import ClusterError, NotFoundError
-from cluster.register.keys import bucket_of, is_part, owner_row
+from cluster.register.keys import is_part, owner_row
 from cluster.register.messages import CHOSEN
 from cluster.register.records import decode_state
 from tests.sim.bucket_checker import check_buckets, check_refusals, seals
@@ -82,6 +82,7 @@ class World:
                 self.oracle.damaged(drive)
             case "row":
                 drive.damaged = drive.platter.corrupt_row(self.rng)
+                drive.crash()  # or the row in memory would hide it
 
     def newest(self):
         """The newest state of every row that some drive holds, but for parts whose upload is closed: these are on their way out."""
@@ -150,16 +151,23 @@ class World:
             for key in clients.habits.keys:
                 await self.live(partial(clients.on_key, "get", store, bucket, key, "final"))
             key = clients.draw_key()
-            for kind in ("put", "get", "delete", "get"):
+            for kind in ("put", "get", "delete", "get", "create", "head", "remove"):
                 await self.live(partial(clients.on_key, kind, store, bucket, key, "final"))
             for delimiter in (b"", b"/"):
                 await self.live(
                     partial(clients.list_page, store, bucket, "final", b"", delimiter, b"", 1000)
                 )
             await self.live(partial(clients.list_uploads, store, bucket, "final"))
+            await self.live(partial(clients.on_key, "put", store, bucket, key, "final"))
+            await self.live(
+                partial(clients.copy, store, bucket, key, "final", origin=(bucket, key))
+            )
+            await self.live(partial(clients.open_upload, store, bucket, key, "final"))
             for upload in clients.of(bucket):
                 if self.rng.random() < 0.5:
                     await self.live(partial(clients.complete, store, upload, "final"))
+            if self.rng.random() < 0.3:
+                await self.live(partial(clients.drop_bucket, store, bucket, "final", clear=True))
             await self.live(partial(clients.find, store, name, "final"))
 
     async def live(self, call):
@@ -189,18 +197,18 @@ class World:
     def check_storage(self):
         """The oracle's last word; and enough shards of every chosen version are left, but for deleted buckets."""
         self.oracle.look()
-        dead = {
-            bucket for d in self.drives for bucket in d.platter.index.control().dead
-        }  # their rows go from one drive after the other
-        for row, head in self.newest().items():
-            if not head.flags & CHOSEN or bucket_of(row) in dead:
-                continue
-            for version in decode_state(head.state).versions:
-                for part in version.parts:
-                    drives = self.sets[part.set_id]
-                    held = sum(d.platter.holds(part.data_id, p) for p, d in enumerate(drives))
-                    if held < part.k:
-                        raise ViolationError(f"{row!r}: {held} of {part.k} shards are left")
+        rows = self.newest().keys()
+        spare = 0 if any(is_harmed(drive) for drive in self.drives) else 1
+        for drives in self.sets:
+            for row, (head, index) in self.oracle.newest(drives).items():
+                if row in rows and head.flags & CHOSEN:
+                    for part in self.oracle.parts_of(head, index):
+                        self._check_shards(row, part, part.k + spare)
+
+    def _check_shards(self, row, part, needed):
+        held = self.oracle.sound_shards(part)
+        if held < needed:
+            raise ViolationError(f"{row!r}: {held} shards of {part.k}+{part.m} are left")
 
 
 def is_harmed(drive):
