@@ -79,7 +79,7 @@ class Registers:
         self._failing: dict[RowKey, list[ReplyTo]] = {}
         self._ceiling_seq = 0
         self.layout = KeptLayout(acceptor.control, commits, on_layout)
-        self._scans = Scans(acceptor, commits, reads, self.cached)
+        self._scans = Scans(acceptor, reads, self.cached, self.when_shown)
         self._anti_entropy = AntiEntropy(self, acceptor, commits, reads)
         self.notes = AwayNotes(acceptor, commits, reads, now_ms=now_ms, grace_ms=grace_ms)
         self._leftovers = Leftovers(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from cluster.drives.group_commit import GroupCommit
 from cluster.drives.group_read import GroupRead
 from cluster.drives.index_rows import IndexReads
 from cluster.drives.roll_up import roll_up
@@ -13,20 +12,21 @@ from cluster.register.keys import object_row, successor
 from cluster.register.messages import CHOSEN, Failed, Page, Reply, Scan, ScanRow, ScanUploads
 
 ReplyTo = Callable[[Reply], None]
+_DURABLE = 0  # the batch of what was read from the index
 
 
 class Scans:
-    """`cached` gives a row that is in memory. A drive that has failed while a page was read has no say any more."""
+    """`cached` gives a row that is in memory; `when_shown` answers, unless the drive has failed while the page was read."""
 
     def __init__(
         self,
         acceptor: Acceptor,
-        commits: GroupCommit,
         reads: GroupRead,
         cached: Callable[[RowKey], Row | None],
+        when_shown: Callable[[int, ReplyTo, Reply], None],
     ) -> None:
-        self._acceptor, self._commits, self._reads = acceptor, commits, reads
-        self._cached = cached
+        self._acceptor, self._reads = acceptor, reads
+        self._cached, self._when_shown = cached, when_shown
 
     def handle(self, request: Scan | ScanUploads, reply: ReplyTo) -> None:
         """Answer one page."""
@@ -53,15 +53,11 @@ class Scans:
             return rows, RowKey(rows[-1].row + b"\0") if len(rows) == request.limit else None
 
         def landed(result: tuple[list[ScanRow], RowKey | None] | None, error: str) -> None:
-            if result is None or self._commits.failed:
-                reply(Failed(error or self._commits.failed))
+            if result is None:
+                reply(Failed(error))
             else:
-                reply(
-                    Page(
-                        [row if row.flags & CHOSEN else self._overlay(row) for row in result[0]],
-                        result[1],
-                    )
-                )
+                rows = [row if row.flags & CHOSEN else self._overlay(row) for row in result[0]]
+                self._when_shown(_DURABLE, reply, Page(rows, result[1]))
 
         self._reads.submit(work, landed)
 
@@ -81,10 +77,11 @@ class Scans:
         stop = RowKey(successor(object_row(request.bucket, b"")) or b"")
 
         def landed(rows: list[RowKey] | None, error: str) -> None:
-            if rows is None or self._commits.failed:
-                reply(Failed(error or self._commits.failed))
+            if rows is None:
+                reply(Failed(error))
             else:
                 more = RowKey(rows[-1] + b"\0") if len(rows) == request.limit else None
-                reply(Page([ScanRow(row, None, 0, b"") for row in rows], more))
+                page = Page([ScanRow(row, None, 0, b"") for row in rows], more)
+                self._when_shown(_DURABLE, reply, page)
 
         self._reads.submit(lambda index: index.uploads(request.start, stop, request.limit), landed)

@@ -21,11 +21,11 @@ from cluster.drives.format import Plan, Seat, heal_copies, look_again, remember_
 from cluster.drives.local_drive import LocalDrive, open_local_drive
 from cluster.drives.opened_folder import NO_ROOM
 from cluster.drives.settings import DriveSettings
+from cluster.drives.trouble import Trouble, judge
 from cluster.errors import ConfigError
 from cluster.ids import DriveId
 from cluster.runtime import Runtime
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MENDABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _REMEMBER_SECONDS = 5.0  # for small files on drives that may hang
 LOOK_SECONDS = 5.0  # between two looks for a folder that is not there
@@ -148,7 +148,9 @@ def _not_opened(seat: Seat, error: OSError | apsw.Error) -> Seat:
     """What can be mended by room, a mount or a chmod is tried again; the rest is the drive's end."""
     reason = f"{seat.path} cannot be opened: {error}"
     code = error.errno if isinstance(error, OSError) else None
-    if code in _FULL or isinstance(error, apsw.FullError):
+    if isinstance(error, apsw.FullError) or (
+        isinstance(error, OSError) and judge(error) is Trouble.FULL
+    ):
         return attrs.evolve(seat, state=DriveState.MISSING, reason=f"{NO_ROOM}: {reason}")
     if code in _MENDABLE or isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
         return attrs.evolve(

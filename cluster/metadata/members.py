@@ -1,6 +1,6 @@
 """The drives that take part in a register under one layout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -12,6 +12,8 @@ from cluster.votes import roll_of
 
 DrivesOf = Callable[[int], Sequence[Drive]]  # of a set, or of the system registers, by their roll
 MembersOf = Callable[[int], "Members"]
+_CROWDED = frozenset({DriveState.CROWDED})
+_UNABLE = frozenset(DriveState) - VOTING
 
 
 @attrs.frozen
@@ -30,34 +32,30 @@ class Members:
 
     def unable(self) -> int:
         """Bitmap of those that cannot vote now, as far as is known."""
-        return sum(1 << i for i, drive in enumerate(self.drives) if drive.state not in VOTING)
+        return self._among(_UNABLE)
 
     @property
     def takes_bodies(self) -> bool:
         """Whether small bodies may go into the records."""
-        full = crowded = 0
-        for index, drive in enumerate(self.drives):
-            if drive.state in FULL:
-                full |= 1 << index
-                crowded += drive.state is DriveState.CROWDED
-        return not full or not (crowded or self.electorate.cannot_accept(full))
+        full = self._among(FULL)
+        return not full or not (self._among(_CROWDED) or self.electorate.cannot_accept(full))
 
     @property
     def takes_records(self) -> bool:
         """Whether new records may be added. Else they would cost the drives the room that they need to forget."""
-        crowded = self._crowded()
+        crowded = self._among(_CROWDED)
         return not crowded or not self.electorate.cannot_accept(crowded)
 
     def require_room(self) -> None:
         """Raises StorageFullError where no new records may be added."""
         if not self.takes_records:
-            count = self._crowded().bit_count()
+            count = self._among(_CROWDED).bit_count()
             raise StorageFullError(
                 f"{count} of {len(self.drives)} drives hardly have room for records"
             )
 
-    def _crowded(self) -> int:
-        return sum(1 << i for i, d in enumerate(self.drives) if d.state is DriveState.CROWDED)
+    def _among(self, states: Collection[DriveState]) -> int:
+        return sum(1 << i for i, drive in enumerate(self.drives) if drive.state in states)
 
 
 def members_under(layout: Callable[[], Layout], drives_of: DrivesOf) -> MembersOf:

@@ -36,18 +36,17 @@ async def fence_set(members: Members, fence: Fence, watch: Watch) -> Members:
         return enough or electorate.cannot_accept(refused)
 
     asking = Round(drives, hear, watch)
-    for index in range(len(drives)):
-        asking.ask(index, fence)
+    again = (1 << len(drives)) - 1
     until = trio.current_time() + FENCE_SECONDS
     while (left := until - trio.current_time()) > 0:
+        for index in range(len(drives)):
+            if again >> index & 1:
+                asking.ask(index, fence)
         if not await asking.wait(left) or electorate.have_accepted(done):
             break
         await trio.sleep(REFUSED_SECONDS)  # a node that has too much to do says so at once
         again, refused = refused, 0
         asking.reopen()
-        for index in range(len(drives)):
-            if again >> index & 1:
-                asking.ask(index, fence)
     if electorate.have_accepted(done) and done.bit_count() < len(drives):
         wanted = len(drives)
         asking.reopen()

@@ -364,9 +364,8 @@ async def scenario(rng, trace, *, mutate=None, checks_space=False):
     async with trio.open_nursery() as nursery:
         world = ClusterWorld(rng, nursery, trace, mutate)
         world.checks_space = checks_space or rng.random() < SPACE_SHARE
-        world.harms_drives = (
-            not world.checks_space
-        )  # what only a repair can bring back would be missed
+        # What only a repair can bring back would be missed.
+        world.harms_drives = not world.checks_space
         trace.say("links", world.links)
         trace.say("nasty", *world.nasty.turned)
         with world.nasty.applied():
