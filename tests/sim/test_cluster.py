@@ -1,14 +1,16 @@
 """The simulator over three nodes: histories of clients through every node, under crashes and partitions, make sense."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from cluster.layout import BLOCK_BYTES, CHUNK_BYTES
 from cluster.membership.detector import PeerChanged
 from cluster.membership.peers import PeerState
-from tests.sim.cluster import FAULTS, LASTING, LINKS, PROFILE, scenario, space_scenario
+from tests.sim.cluster import FAULTS, LASTING, LINKS, NODES, PROFILE, scenario, space_scenario
 from tests.sim.mutants import Forgetful
+from tests.sim.quiet import quiet_world
 from tests.sim.run import simulate
 from tests.sim.seeds import find_violation, sweep
 
@@ -60,6 +62,20 @@ def test_the_runs_meet_every_fault_and_most_operations_succeed():
     assert counted["duplicates"] > 0
     assert counted["resets"] > 0
     assert outcomes.count("ok") + outcomes.count("refused") > 0.75 * len(outcomes)
+
+
+def test_a_bucket_that_is_gone_is_an_answer_to_its_deletion():
+    """Seed 3013112: a deletion failed half-way, a client that met it finished it, and it was tried again until the store seemed dead."""
+
+    async def main(rng, trace):
+        async with quiet_world(rng, trace, delay=0.001, commit=0.001) as (world, _):
+            store, clients = world.processes[NODES[0]].store, world.clients
+            await clients.create_bucket(store, "other", "early")
+            _, bucket = await clients.find(store, "other", "early")
+            await store.delete_bucket(bucket)
+            await world.live(partial(clients.drop_bucket, store, bucket, "late", clear=True))
+
+    simulate(main, seed=1)
 
 
 @pytest.mark.parametrize("batch", range(4))
